@@ -1,0 +1,5 @@
+//! The command `orlop`.
+
+mod cli;
+
+fn main() {}
