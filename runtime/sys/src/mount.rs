@@ -1,1 +1,61 @@
-//! (see the functions)
+//! The mount API of Linux 5.2 to 5.12: rustix's calls, and mount_setattr(2).
+
+use core::ffi::CStr;
+use core::mem::size_of;
+
+use rustix::fd::{AsFd, AsRawFd};
+use rustix::io::Errno;
+
+use crate::raw::{nr, syscall};
+
+pub use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
+    unmount,
+};
+pub use rustix::process::pivot_root;
+
+/// What [`mount_setattr`] changes; see mount_setattr(2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attr {
+    /// `MOUNT_ATTR_*` bits to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` bits to clear; an access time mode is set only together with clearing `MOUNT_ATTR__ATIME`.
+    pub clear: u64,
+    /// One of `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`, or 0.
+    pub propagation: u64,
+}
+
+impl Attr {
+    /// Whether there is anything to do.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Changes the attributes of the mount that `fd` stands on the root of, and of those below it if `recursive`.
+/// Linux 5.12.
+///
+/// # Errors
+/// EINVAL if `fd` is not at the root of a mount; EPERM for a locked attribute in a user namespace.
+pub fn mount_setattr(fd: impl AsFd, recursive: bool, attr: &Attr) -> Result<(), Errno> {
+    const EMPTY: &CStr = c"";
+    let kernel =
+        nr::mount_attr { attr_set: attr.set, attr_clr: attr.clear, propagation: attr.propagation, userns_fd: 0 };
+    let flags = nr::AT_EMPTY_PATH | if recursive { nr::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path and the structure outlive the call and the kernel only reads them.
+    unsafe {
+        syscall(
+            nr::__NR_mount_setattr,
+            [
+                fd.as_fd().as_raw_fd() as usize,
+                EMPTY.as_ptr() as usize,
+                flags as usize,
+                &raw const kernel as usize,
+                size_of::<nr::mount_attr>(),
+                0,
+            ],
+        )?;
+    }
+    Ok(())
+}

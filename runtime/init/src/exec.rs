@@ -1,0 +1,71 @@
+//! A process in a container that exists, and hooks.
+
+use orlop_sys::process::{dup_to, exit, reset_signals, setns};
+use orlop_sys::rustix::process::{chroot, fchdir, setpgid, setsid};
+
+use crate::channel::During;
+use crate::container::{become_root, begin, die, enter, intermediate, join_keyring};
+use crate::{Exec, Failure, Hook, Step, mounts, process};
+
+/// The recipe of `exec`: the parent has made this process in the container's cgroup.
+pub fn exec(job: &Exec<'_>) -> ! {
+    let result = match job.namespaces.inner {
+        None => enter(&job.namespaces, job.channel).and_then(|()| inside(job)),
+        Some(flags) => intermediate(&job.namespaces, job.channel, flags, inner, job),
+    };
+    die(job.channel, result)
+}
+
+fn inner(job: &Exec<'_>) -> ! {
+    die(job.channel, begin().and_then(|()| inside(job)))
+}
+
+fn inside(job: &Exec<'_>) -> Result<(), Failure> {
+    let channel = job.channel;
+    if job.namespaces.inner.is_some() {
+        become_root(&job.namespaces.user, channel)?;
+    }
+    if let Some(root) = job.root {
+        fchdir(root).during(Step::Chroot)?;
+        chroot(c".").during(Step::Chroot)?;
+    }
+    setsid().during(Step::Session)?;
+    if let Some(keyring) = &job.keyring {
+        join_keyring(keyring)?;
+    }
+    if let Some(terminal) = &job.terminal {
+        let root = orlop_sys::fs::open_path(c"/").during(Step::Terminal)?;
+        mounts::terminal(orlop_sys::AsFd::as_fd(&root), terminal, channel)?;
+    }
+    if !job.affinity.is_empty() {
+        orlop_sys::process::sched_setaffinity(job.affinity).during(Step::Affinity)?;
+    }
+    let mut home = process::HOME;
+    let program = process::finish(&job.process, job.proc, channel, [channel.0], &mut home)?;
+    process::start(&job.process, &program, channel)
+}
+
+/// The recipe of a hook.
+pub fn hook(job: &Hook<'_>) -> ! {
+    let result = become_hook(job);
+    if let Err(failure) = result {
+        let _ = job.channel.send(&failure.encode());
+    }
+    exit(127)
+}
+
+fn become_hook(job: &Hook<'_>) -> Result<(), Failure> {
+    reset_signals().during(Step::Begin)?;
+    // A group of its own: what it leaves behind can be found when its time is up.
+    setpgid(None, None).during(Step::Session)?;
+    if let Some((init, flags)) = job.join {
+        orlop_sys::creds::set_dumpable(false).during(Step::Begin)?;
+        setns(init, flags).during(Step::Join)?;
+    }
+    for (fd, to) in job.stdio.iter().zip(0..) {
+        dup_to(*fd, to, false).during(Step::Files)?;
+    }
+    orlop_sys::process::close_range(3, u32::MAX, true).during(Step::Files)?;
+    let errno = orlop_sys::process::execve(job.path, job.arguments, job.environment, None);
+    Err(Failure::new(Step::Exec, errno))
+}
