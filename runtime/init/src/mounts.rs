@@ -187,13 +187,13 @@ fn created_with_attributes(mount: &Mount<'_>) -> bool {
     matches!(mount.what, What::New { .. }) && !mount.copy_up && !mount.copy_mode
 }
 
-/// Sets attributes of the mount and of all below it, one call for each kind that there is.
+/// Sets attributes of all below the mount and of itself, one call for each kind that there is.
 fn set(fd: &OwnedFd, own: Attr, mount: &Mount<'_>, i: usize) -> Result<(), Failure> {
-    if !own.is_empty() {
-        mount_setattr(fd, false, &own).at(Step::MountAttributes, i)?;
-    }
     if !mount.recursive.is_empty() {
         mount_setattr(fd, true, &mount.recursive).at(Step::MountAttributes, i)?;
+    }
+    if !own.is_empty() {
+        mount_setattr(fd, false, &own).at(Step::MountAttributes, i)?;
     }
     Ok(())
 }

@@ -14,8 +14,8 @@ pub use rustix::termios::{Winsize, tcsetwinsize};
 /// # Errors
 /// ENODEV if `pts` is no devpts or its `ptmx` is not the character device 5:2.
 pub fn open_terminal(pts: impl AsFd) -> Result<(OwnedFd, OwnedFd), Errno> {
-    const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
-    if i64::from(rustix::fs::fstatfs(&pts)?.f_type) != DEVPTS_SUPER_MAGIC {
+    const DEVPTS_SUPER_MAGIC: rustix::fs::FsWord = 0x1cd1;
+    if rustix::fs::fstatfs(&pts)?.f_type != DEVPTS_SUPER_MAGIC {
         return Err(Errno::NODEV);
     }
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;

@@ -1,0 +1,246 @@
+//! The words in `mounts[].options`: the table of config.md, section "Linux mount options", and what each does.
+
+use orlop_sys::mount::Attr;
+
+const RDONLY: u64 = 0x1;
+const NOSUID: u64 = 0x2;
+const NODEV: u64 = 0x4;
+const NOEXEC: u64 = 0x8;
+const ATIME: u64 = 0x70;
+const RELATIME: u64 = 0x0;
+const NOATIME: u64 = 0x10;
+const STRICTATIME: u64 = 0x20;
+const NODIRATIME: u64 = 0x80;
+const NOSYMFOLLOW: u64 = 0x20_0000;
+
+const MS_UNBINDABLE: u64 = 1 << 17;
+const MS_PRIVATE: u64 = 1 << 18;
+const MS_SLAVE: u64 = 1 << 19;
+const MS_SHARED: u64 = 1 << 20;
+
+/// What a word does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// Sets attributes of this mount.
+    Set(u64),
+    /// Clears attributes of this mount.
+    Clear(u64),
+    /// Chooses this mount's access time mode.
+    Atime(u64),
+    /// Sets attributes of this mount and all below it.
+    SetAll(u64),
+    /// Clears attributes of this mount and all below it.
+    ClearAll(u64),
+    /// Chooses the access time mode of this mount and all below it.
+    AtimeAll(u64),
+    /// Propagation of this mount.
+    Propagation(u64),
+    /// Propagation of this mount and all below it.
+    PropagationAll(u64),
+    /// A bind mount.
+    Bind,
+    /// A bind mount with all that is mounted below its source.
+    BindAll,
+    /// A change of a mount that is there.
+    Remount,
+    /// A flag of the file system, given to it by its name.
+    Super,
+    /// As `Super`, where a file system that does not know it may say so.
+    SuperIfKnown,
+    /// What is the case anyway.
+    Default,
+    /// tmpcopyup.
+    CopyUp,
+    /// Id-mapped mounts, which are refused.
+    IdMap,
+}
+
+use Effect::{
+    Atime, AtimeAll, Bind, BindAll, Clear, ClearAll, CopyUp, Default as Nothing, IdMap, Propagation, PropagationAll,
+    Remount, Set, SetAll, Super, SuperIfKnown,
+};
+
+/// Sorted by name.
+const TABLE: &[(&str, Effect)] = &[
+    ("async", Nothing),
+    ("atime", Atime(RELATIME)),
+    ("bind", Bind),
+    ("defaults", Nothing),
+    ("dev", Clear(NODEV)),
+    ("diratime", Clear(NODIRATIME)),
+    ("dirsync", Super),
+    ("exec", Clear(NOEXEC)),
+    ("idmap", IdMap),
+    ("iversion", SuperIfKnown),
+    ("lazytime", Super),
+    ("loud", Nothing),
+    ("mand", SuperIfKnown),
+    ("noatime", Atime(NOATIME)),
+    ("nodev", Set(NODEV)),
+    ("nodiratime", Set(NODIRATIME)),
+    ("noexec", Set(NOEXEC)),
+    ("noiversion", Nothing),
+    ("nolazytime", Nothing),
+    ("nomand", Nothing),
+    // The kernel chooses relatime unless told otherwise, so these two say what is the case unless `strictatime` or
+    // `noatime` says otherwise too.
+    ("norelatime", Nothing),
+    ("nostrictatime", Nothing),
+    ("nosuid", Set(NOSUID)),
+    ("nosymfollow", Set(NOSYMFOLLOW)),
+    ("private", Propagation(MS_PRIVATE)),
+    ("ratime", AtimeAll(RELATIME)),
+    ("rbind", BindAll),
+    ("rdev", ClearAll(NODEV)),
+    ("rdiratime", ClearAll(NODIRATIME)),
+    ("relatime", Atime(RELATIME)),
+    ("remount", Remount),
+    ("rexec", ClearAll(NOEXEC)),
+    ("ridmap", IdMap),
+    ("rnoatime", AtimeAll(NOATIME)),
+    ("rnodev", SetAll(NODEV)),
+    ("rnodiratime", SetAll(NODIRATIME)),
+    ("rnoexec", SetAll(NOEXEC)),
+    ("rnorelatime", Nothing),
+    ("rnostrictatime", Nothing),
+    ("rnosuid", SetAll(NOSUID)),
+    ("rnosymfollow", SetAll(NOSYMFOLLOW)),
+    ("ro", Set(RDONLY)),
+    ("rprivate", PropagationAll(MS_PRIVATE)),
+    ("rrelatime", AtimeAll(RELATIME)),
+    ("rro", SetAll(RDONLY)),
+    ("rrw", ClearAll(RDONLY)),
+    ("rshared", PropagationAll(MS_SHARED)),
+    ("rslave", PropagationAll(MS_SLAVE)),
+    ("rstrictatime", AtimeAll(STRICTATIME)),
+    ("rsuid", ClearAll(NOSUID)),
+    ("rsymfollow", ClearAll(NOSYMFOLLOW)),
+    ("runbindable", PropagationAll(MS_UNBINDABLE)),
+    ("rw", Clear(RDONLY)),
+    ("shared", Propagation(MS_SHARED)),
+    ("silent", Nothing),
+    ("slave", Propagation(MS_SLAVE)),
+    ("strictatime", Atime(STRICTATIME)),
+    ("suid", Clear(NOSUID)),
+    ("symfollow", Clear(NOSYMFOLLOW)),
+    ("sync", Super),
+    ("tmpcopyup", CopyUp),
+    ("unbindable", Propagation(MS_UNBINDABLE)),
+];
+
+/// Every word of the table, sorted: what `features` announces as `mountOptions`, but the id-mapped ones.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().filter(|(_, effect)| *effect != IdMap).map(|(name, _)| *name)
+}
+
+/// Options of one mount, sorted out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options<'a> {
+    /// `bind` or `rbind`, and whether it was `rbind`.
+    pub bind: Option<bool>,
+    /// `remount`.
+    pub remount: bool,
+    /// `tmpcopyup`.
+    pub copy_up: bool,
+    /// The first word that asks for an id-mapped mount.
+    pub id_map: Option<&'a str>,
+    /// Attributes and propagation of this mount.
+    pub attr: Attr,
+    /// Attributes and propagation of this mount and all below it.
+    pub recursive: Attr,
+    /// For the file system: a key, and a value if there was a `=`.
+    pub data: Vec<(&'a str, Option<&'a str>)>,
+    /// Of `data`, how many at the end may be unknown to it.
+    pub if_known: Vec<&'a str>,
+}
+
+/// Sorts options out, in order: a later word overrides an earlier one. What is not in the table is for the file system.
+pub fn parse<'a>(options: impl IntoIterator<Item = &'a str>) -> Options<'a> {
+    let mut o = Options::default();
+    for word in options {
+        let effect = TABLE.binary_search_by_key(&word, |(name, _)| name).ok().and_then(|at| TABLE.get(at));
+        match effect.map(|(_, effect)| *effect) {
+            Some(Set(bits)) => change(&mut o.attr, bits, bits),
+            Some(Clear(bits)) => change(&mut o.attr, 0, bits),
+            Some(Atime(mode)) => change(&mut o.attr, mode, ATIME),
+            Some(SetAll(bits)) => change(&mut o.recursive, bits, bits),
+            Some(ClearAll(bits)) => change(&mut o.recursive, 0, bits),
+            Some(AtimeAll(mode)) => change(&mut o.recursive, mode, ATIME),
+            Some(Propagation(kind)) => o.attr.propagation = kind,
+            Some(PropagationAll(kind)) => o.recursive.propagation = kind,
+            Some(Bind) => o.bind = o.bind.or(Some(false)),
+            Some(BindAll) => o.bind = Some(true),
+            Some(Remount) => o.remount = true,
+            Some(CopyUp) => o.copy_up = true,
+            Some(IdMap) => o.id_map = o.id_map.or(Some(word)),
+            Some(Super) => o.data.push((word, None)),
+            Some(SuperIfKnown) => o.if_known.push(word),
+            Some(Nothing) => {}
+            None => match word.split_once('=') {
+                _ if word.is_empty() => {}
+                Some((key @ ("idmap" | "ridmap"), _)) => o.id_map = o.id_map.or(Some(key)),
+                Some((key, value)) => o.data.push((key, Some(value))),
+                None => o.data.push((word, None)),
+            },
+        }
+    }
+    o
+}
+
+/// Replaces the attributes in `mask` by `bits`. The kernel takes an access time mode only if the whole mode is cleared.
+fn change(attr: &mut Attr, bits: u64, mask: u64) {
+    attr.set = attr.set & !mask | bits;
+    attr.clear = if mask == ATIME { attr.clear | ATIME } else { attr.clear & !mask | mask & !bits };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted() {
+        assert!(TABLE.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn later_words_override_earlier_ones() {
+        let attr = |words: &[&'static str]| parse(words.iter().copied()).attr;
+        for (words, set, clear) in [
+            (&["ro"][..], RDONLY, 0),
+            (&["ro", "rw"], 0, RDONLY),
+            (&["rw", "ro"], RDONLY, 0),
+            (&["nosuid", "nodev", "noexec"], NOSUID | NODEV | NOEXEC, 0),
+            (&["noatime"], NOATIME, ATIME),
+            (&["noatime", "strictatime"], STRICTATIME, ATIME),
+            (&["noatime", "relatime"], 0, ATIME),
+            (&["defaults", "async", "loud"], 0, 0),
+        ] {
+            assert_eq!(attr(words), Attr { set, clear, propagation: 0 }, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn recursive_words_and_data_are_kept_apart() {
+        let o = parse(["rbind", "bind", "rro", "rslave", "private", "mode=755", "size=65536k", "newinstance", "sync", ""]);
+        assert_eq!(o.bind, Some(true));
+        assert_eq!(o.recursive, Attr { set: RDONLY, clear: 0, propagation: MS_SLAVE });
+        assert_eq!(o.attr.propagation, MS_PRIVATE);
+        assert_eq!(o.data, [("mode", Some("755")), ("size", Some("65536k")), ("newinstance", None), ("sync", None)]);
+        assert_eq!(parse(["ridmap"]).id_map, Some("ridmap"));
+        assert_eq!(parse(["idmap=uids=0-1-2"]).id_map, Some("idmap"));
+    }
+
+    #[test]
+    fn every_word_of_the_specification_is_known() {
+        // config.md: MUST, SHOULD, MAY.
+        let words = "async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev nodiratime \
+            noexec noiversion nolazytime norelatime nostrictatime nosuid private rbind relatime remount ro rprivate rshared \
+            rslave runbindable rw shared silent slave strictatime suid sync unbindable nosymfollow symfollow rro rrw rnosuid \
+            rsuid rnodev rdev rnoexec rexec rnoatime ratime rrelatime rnorelatime rstrictatime rnostrictatime rnodiratime \
+            rdiratime rnosymfollow rsymfollow idmap ridmap mand nomand tmpcopyup";
+        for word in words.split_whitespace() {
+            assert!(parse([word]).data.is_empty(), "{word} would be given to the file system");
+            assert!(TABLE.iter().any(|(name, _)| *name == word), "{word}");
+        }
+    }
+}

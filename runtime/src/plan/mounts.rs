@@ -1,0 +1,293 @@
+//! `mounts`: which file systems and which parts of the host appear where.
+
+use std::ffi::CStr;
+
+use orlop_init::{Mount, Operation, What};
+use orlop_sys::fs::Links;
+use orlop_sys::mount::Attr;
+
+use super::arena::{Arena, clean};
+use super::mount_options::{self, Options};
+use super::{Context, Source};
+use crate::cgroup::Layout;
+use crate::config;
+use crate::error::{Error, Result};
+
+const MS_PRIVATE: u64 = 1 << 18;
+const MS_SLAVE: u64 = 1 << 19;
+const MS_SHARED: u64 = 1 << 20;
+const RDONLY: u64 = 1;
+
+/// What may be mounted inside /proc: files that lxcfs and CRI-O put there, none of which a security label or a
+/// kernel parameter is written through (CVE-2019-16884).
+const ON_PROC: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// File systems whose superblock is made for the mount or shared by all of them: being read-only is the mount's
+/// affair. For others (a disk) it is the file system's.
+const VIRTUAL: [&str; 16] = [
+    "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "fusectl", "hugetlbfs", "mqueue", "proc",
+    "pstore", "securityfs", "sysfs", "tmpfs", "tracefs",
+];
+
+/// A value longer than this does not pass fsconfig(2).
+const LONGEST_VALUE: usize = 255;
+
+/// The operations and sources of a plan while they are collected.
+#[derive(Debug)]
+pub struct Mounts<'a> {
+    /// In order, for the child.
+    pub operations: Vec<Operation<'a>>,
+    /// In order, for the parent: the sources of those operations that have one.
+    pub sources: Vec<Source<'a>>,
+    /// Attributes that become true when everything is in place.
+    pub late: Vec<Operation<'a>>,
+    /// Something of the host is bound on /dev, which is then left as it is.
+    pub dev_is_bound: bool,
+}
+
+/// Plans `mounts`.
+pub fn plan<'a>(cx: &Context<'a, '_>, mounts: &[config::Mount]) -> Result<Mounts<'a>> {
+    let mut planned = Mounts { operations: Vec::new(), sources: Vec::new(), late: Vec::new(), dev_is_bound: false };
+    for (i, mount) in mounts.iter().enumerate() {
+        one(cx, &mut planned, mount, &format!("mounts[{i}]"))?;
+    }
+    Ok(planned)
+}
+
+fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount, field: &str) -> Result<()> {
+    if mount.destination.is_empty() {
+        return Err(Error::invalid(format_args!("{field}.destination"), "must not be empty"));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(Error::unsupported(format_args!("{field}.uidMappings"), "id-mapped mounts are not supported"));
+    }
+    let options = mount_options::parse(mount.options.iter().map(String::as_str));
+    if let Some(word) = options.id_map {
+        let what = format_args!("`{word}`: id-mapped mounts are not supported");
+        return Err(Error::unsupported(format_args!("{field}.options"), what));
+    }
+    let destination = clean(&mount.destination);
+    if destination == "/" {
+        return Err(Error::invalid(format_args!("{field}.destination"), "is the root itself"));
+    }
+    let bind = options.bind.or((mount.r#type == "bind").then_some(false));
+    let on_proc = check_proc(&destination, mount, bind.is_some())?;
+
+    if mount.r#type == "cgroup" && bind.is_none() && !options.remount {
+        return cgroup(cx, planned, mount, &options, &destination, field);
+    }
+    let arena = cx.arena;
+    let target = arena.cstr(field, &destination)?;
+    // A proc or sysfs behind a symlink of the image would not be where labels and masks are looked for
+    // (CVE-2019-19921).
+    let strict = matches!(mount.r#type.as_str(), "proc" | "sysfs");
+    let links = if strict { Links::Refuse } else { Links::Follow };
+    let base = Mount {
+        target,
+        links,
+        on_proc,
+        what: What::Remount,
+        attr: options.attr,
+        recursive: options.recursive,
+        copy_up: options.copy_up,
+        copy_mode: false,
+    };
+    if options.remount {
+        if !options.data.is_empty() {
+            let what = "a remount changes the mount, not its file system: data options are not supported";
+            return Err(Error::unsupported(format_args!("{field}.options"), what));
+        }
+        planned.operations.push(Operation::Mount(Mount { on_proc: true, copy_up: false, ..base }));
+        return Ok(());
+    }
+    if let Some(recursive) = bind {
+        if let Some((key, _)) = options.data.first() {
+            let what = format_args!("`{key}` means nothing on a bind mount");
+            return Err(Error::invalid(format_args!("{field}.options"), what));
+        }
+        if destination == "/dev" {
+            planned.dev_is_bound = true;
+        }
+        let mut base = base;
+        set_default_propagation(cx, recursive, &mut base.attr, &mut base.recursive);
+        planned.operations.push(Operation::Mount(Mount { what: What::Source, copy_up: false, ..base }));
+        planned.sources.push(Source::Path {
+            path: cx.host_path(&format!("{field}.source"), &mount.source)?,
+            recursive,
+            must_be_proc: destination == "/proc",
+            field: arena.cstr(field, field)?,
+        });
+        return Ok(());
+    }
+    if mount.r#type.is_empty() {
+        return Err(Error::invalid(format_args!("{field}.type"), "must not be empty unless it is a bind mount"));
+    }
+    if options.copy_up && mount.r#type != "tmpfs" {
+        return Err(Error::invalid(format_args!("{field}.options"), "tmpcopyup is for a tmpfs"));
+    }
+    let has_mode = options.data.iter().any(|(key, _)| *key == "mode");
+    let is_tmpfs = mount.r#type == "tmpfs";
+    // Device nodes and symlinks are made in it first.
+    let late = (is_tmpfs || destination == "/dev") && base.attr.set & RDONLY != 0;
+    let mut attr = base.attr;
+    if late {
+        attr.set &= !RDONLY;
+        let attr = Attr { set: RDONLY, ..Attr::default() };
+        planned.late.push(Operation::Attributes { path: target, attr });
+    }
+    planned.operations.push(Operation::Mount(Mount {
+        what: What::New {
+            fstype: arena.cstr(field, &mount.r#type)?,
+            source: arena.cstr(field, &mount.source)?,
+            options: file_system_options(cx, mount, &options, field)?,
+        },
+        attr,
+        copy_mode: is_tmpfs && !has_mode,
+        ..base
+    }));
+    Ok(())
+}
+
+/// A clone of a shared mount is shared with the host; it becomes what all mounts of the container are.
+fn set_default_propagation(cx: &Context<'_, '_>, recursive: bool, attr: &mut Attr, all: &mut Attr) {
+    let propagation = match cx.propagation {
+        flags if flags & MS_SHARED != 0 => return,
+        flags if flags & MS_PRIVATE != 0 => MS_PRIVATE,
+        _ => MS_SLAVE,
+    };
+    if recursive && all.propagation == 0 {
+        all.propagation = propagation;
+    } else if attr.propagation == 0 && all.propagation == 0 {
+        attr.propagation = propagation;
+    }
+}
+
+fn file_system_options<'a>(
+    cx: &Context<'a, '_>,
+    mount: &config::Mount,
+    options: &Options<'_>,
+    field: &str,
+) -> Result<&'a [(&'a CStr, Option<&'a CStr>)]> {
+    let field = format_args!("{field}.options");
+    let mut list = Vec::with_capacity(options.data.len() + 2);
+    for (key, value) in &options.data {
+        if value.is_some_and(|v| v.len() > LONGEST_VALUE) {
+            let what = format_args!("the value of `{key}` is longer than the {LONGEST_VALUE} bytes that fsconfig takes");
+            return Err(Error::unsupported(field, what));
+        }
+        list.push((cx.arena.cstr(field, key)?, value.map(|v| cx.arena.cstr(field, v)).transpose()?));
+    }
+    let fstype = mount.r#type.as_str();
+    if options.attr.set & RDONLY != 0 && !VIRTUAL.contains(&fstype) {
+        list.push((c"ro", None));
+    }
+    if !cx.spec.linux.mount_label.is_empty() && !matches!(fstype, "proc" | "sysfs" | "mqueue") {
+        list.push((c"context", Some(cx.arena.cstr("linux.mountLabel", &cx.spec.linux.mount_label)?)));
+    }
+    Ok(cx.arena.list(list))
+}
+
+/// Whether the destination is one of the files that may be covered inside /proc. The wording is runc's.
+fn check_proc(destination: &str, mount: &config::Mount, bind: bool) -> Result<bool> {
+    let refuse = |why: &str| {
+        let text = format!("\"{destination}\" cannot be mounted because it {why}");
+        Err(Error::new(crate::ErrorKind::InvalidSpec, text))
+    };
+    match destination.strip_prefix("/proc") {
+        Some("") if mount.r#type == "proc" || bind => Ok(false),
+        Some("") => refuse("is not of type proc"),
+        Some(below) if below.starts_with('/') => {
+            if ON_PROC.contains(&destination) { Ok(true) } else { refuse("is inside /proc") }
+        }
+        _ => Ok(false),
+    }
+}
+
+/// A mount of type `cgroup`: on version 2 that file system; on version 1 a tmpfs with one mount a hierarchy, as systemd
+/// lays them out. With a cgroup namespace these are new mounts, whose root is the container's cgroup; without one, the
+/// container's own cgroup is bound there.
+fn cgroup<'a>(
+    cx: &Context<'a, '_>,
+    planned: &mut Mounts<'a>,
+    mount: &config::Mount,
+    options: &Options<'_>,
+    destination: &str,
+    field: &str,
+) -> Result<()> {
+    let arena = cx.arena;
+    let target = arena.cstr(field, destination)?;
+    let base = |target, what| Mount {
+        target,
+        links: Links::Follow,
+        on_proc: false,
+        what,
+        attr: options.attr,
+        recursive: options.recursive,
+        copy_up: false,
+        copy_mode: false,
+    };
+    let source = arena.cstr(field, if mount.source.is_empty() { "cgroup" } else { &mount.source })?;
+    let hierarchies = match cx.layout {
+        Layout::Unified { .. } => {
+            let what = What::New { fstype: c"cgroup2", source, options: &[] };
+            planned.operations.push(Operation::Mount(base(target, what)));
+            return Ok(());
+        }
+        Layout::None => {
+            return Err(Error::unsupported(format_args!("{field}.type"), "this host has no cgroups mounted"));
+        }
+        layout => layout.v1_hierarchies(),
+    };
+    let mut tmpfs = base(target, What::New { fstype: c"tmpfs", source: c"tmpfs", options: arena.list(vec![(c"mode", Some(c"755"))]) });
+    tmpfs.attr.set &= !RDONLY;
+    planned.operations.push(Operation::Mount(tmpfs));
+    for hierarchy in hierarchies {
+        let name = hierarchy.directory_name();
+        let target = arena.concat(field, &[destination, "/", name])?;
+        if cx.new_cgroup_namespace {
+            let mut keys = Vec::new();
+            for word in hierarchy.mount_options() {
+                keys.push(match word.split_once('=') {
+                    Some((key, value)) => (arena.cstr(field, key)?, Some(arena.cstr(field, value)?)),
+                    None => (arena.cstr(field, word)?, None),
+                });
+            }
+            let what = What::New { fstype: c"cgroup", source: c"cgroup", options: arena.list(keys) };
+            planned.operations.push(Operation::Mount(base(target, what)));
+        } else {
+            let mut mount = base(target, What::Source);
+            set_default_propagation(cx, false, &mut mount.attr, &mut mount.recursive);
+            planned.operations.push(Operation::Mount(mount));
+            planned.sources.push(Source::Cgroup { path: arena.cstr(field, &cx.cgroup.v1_path(hierarchy))?, field: target });
+        }
+        // `cpu,cpuacct` is also to be found as `cpu` and `cpuacct`.
+        for alias in hierarchy.aliases() {
+            planned.operations.push(Operation::Symlink {
+                directory: target_directory(arena, field, destination)?,
+                name: arena.cstr(field, alias)?,
+                target: arena.cstr(field, name)?,
+                replace: false,
+            });
+        }
+    }
+    if options.attr.set & RDONLY != 0 {
+        let attr = Attr { set: RDONLY, ..Attr::default() };
+        planned.operations.push(Operation::Attributes { path: target, attr });
+    }
+    Ok(())
+}
+
+fn target_directory<'a>(arena: &'a Arena, field: &str, destination: &str) -> Result<&'a CStr> {
+    arena.cstr(field, destination)
+}
