@@ -25,38 +25,27 @@ _orlop() {
 	features) flags='--help -h' ;;
 	esac
 	case $command:$prev in
-	:--root) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	:--log) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	:--log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	:--cgroup-manager) mapfile -t COMPREPLY < <(compgen -W 'cgroupfs systemd disabled' -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	:--rootless) mapfile -t COMPREPLY < <(compgen -W 'auto true false' -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	create:--bundle|create:-b) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	create:--config|create:-f) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	create:--console-socket) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	create:--pidfd-socket) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	create:--pid-file) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	create:--preserve-fds) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	run:--bundle|run:-b) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	run:--config|run:-f) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	run:--console-socket) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	run:--pidfd-socket) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	run:--pid-file) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	run:--preserve-fds) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	exec:--process|exec:-p) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	exec:--cwd) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	exec:--env|exec:-e) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	exec:--user|exec:-u) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	exec:--additional-gids|exec:-g) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	exec:--cap|exec:-c) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	exec:--apparmor) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	exec:--process-label) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	exec:--console-socket) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	exec:--pidfd-socket) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	exec:--pid-file) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	exec:--preserve-fds) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	exec:--cgroup) mapfile -t COMPREPLY < <(true); compopt -o filenames 2>/dev/null; return ;;
-	list:--format|list:-f) mapfile -t COMPREPLY < <(compgen -W 'table json' -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
-	spec:--bundle|spec:-b) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); compopt -o filenames 2>/dev/null; return ;;
+	:--root|create:--bundle|create:-b|run:--bundle|run:-b|spec:--bundle|spec:-b)
+		compopt -o filenames; mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		return ;;
+	:--log|create:--config|create:-f|create:--console-socket|create:--pidfd-socket|create:--pid-file|run:--config|run:-f|run:--console-socket|run:--pidfd-socket|run:--pid-file|exec:--process|exec:-p|exec:--console-socket|exec:--pidfd-socket|exec:--pid-file)
+		compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return ;;
+	:--log-format)
+		mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur")
+		return ;;
+	:--cgroup-manager)
+		mapfile -t COMPREPLY < <(compgen -W 'cgroupfs systemd disabled' -- "$cur")
+		return ;;
+	:--rootless)
+		mapfile -t COMPREPLY < <(compgen -W 'auto true false' -- "$cur")
+		return ;;
+	create:--preserve-fds|run:--preserve-fds|exec:--cwd|exec:--env|exec:-e|exec:--user|exec:-u|exec:--additional-gids|exec:-g|exec:--cap|exec:-c|exec:--apparmor|exec:--process-label|exec:--preserve-fds|exec:--cgroup)
+		:
+		return ;;
+	list:--format|list:-f)
+		mapfile -t COMPREPLY < <(compgen -W 'table json' -- "$cur")
+		return ;;
 	esac
 	if [[ $cur == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$cur")

@@ -83,28 +83,32 @@ fn bash() -> String {
         );
     }
     script.push_str("\tesac\n");
-    // Where the cursor stands behind an option, its value is wanted.
-    script.push_str("\tcase $command:$prev in\n");
-    let mut value_of = |command: &str, flags: &[&'static Flag]| {
+    // Where the cursor stands behind an option, its value is wanted. Each kind of value is one branch.
+    let mut wanted: Vec<(String, Vec<String>)> = Vec::new();
+    let all = commands().map(|entry| (entry.name, entry.flags));
+    for (command, flags) in std::iter::once(("", GLOBAL)).chain(all) {
         for flag in shown(flags) {
             let reply = match flag.value() {
                 None => continue,
-                Some(Value::File) => "compgen -f -- \"$cur\"".to_owned(),
-                Some(Value::Dir) => "compgen -d -- \"$cur\"".to_owned(),
-                Some(Value::Choice(words)) => format!("compgen -W '{}' -- \"$cur\"", words.join(" ")),
-                Some(Value::Number | Value::Text(_)) => "true".to_owned(),
+                Some(Value::File) => {
+                    "compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")".to_owned()
+                }
+                Some(Value::Dir) => "compopt -o filenames; mapfile -t COMPREPLY < <(compgen -d -- \"$cur\")".to_owned(),
+                Some(Value::Choice(words)) => {
+                    format!("mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$cur\")", words.join(" "))
+                }
+                Some(Value::Number | Value::Text(_)) => ":".to_owned(),
             };
-            let patterns: Vec<_> = spellings(flag).map(|spelling| format!("{command}:{spelling}")).collect();
-            let _ = writeln!(
-                script,
-                "\t{}) mapfile -t COMPREPLY < <({reply}); compopt -o filenames 2>/dev/null; return ;;",
-                patterns.join("|")
-            );
+            let patterns = spellings(flag).map(|spelling| format!("{command}:{spelling}"));
+            match wanted.iter_mut().find(|(known, _)| *known == reply) {
+                Some((_, known)) => known.extend(patterns),
+                None => wanted.push((reply, patterns.collect())),
+            }
         }
-    };
-    value_of("", GLOBAL);
-    for entry in commands() {
-        value_of(entry.name, entry.flags);
+    }
+    script.push_str("\tcase $command:$prev in\n");
+    for (reply, patterns) in wanted {
+        let _ = writeln!(script, "\t{})\n\t\t{reply}\n\t\treturn ;;", patterns.join("|"));
     }
     script.push_str("\tesac\n");
     let names: Vec<_> = commands().map(|entry| entry.name).collect();

@@ -360,7 +360,10 @@ pub(super) static COMMANDS: &[Entry] = &[
         first: First::Container,
         description: "Removes a container that has ended or was never started: its cgroup, its state, and the mounts and \
                       processes that are left of it. --force also removes one that runs, or one that was left half made.",
-        examples: &[("orlop delete web1", "delete web1"), ("orlop delete --force web1", "whatever it is doing")],
+        examples: &[
+            ("orlop delete web1", "delete web1"),
+            ("orlop delete --force web1", "delete web1, whatever it is doing"),
+        ],
         flags: &[&FORCE, &HELP],
         hidden: false,
     },
