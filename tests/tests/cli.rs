@@ -1,5 +1,7 @@
 //! The command line, as runc's callers use it.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
+
 // The command line belongs to the program, not to the library, so its source is compiled here once more.
 #[allow(dead_code, reason = "the program uses the rest")]
 #[path = "../../runtime/src/cli/mod.rs"]

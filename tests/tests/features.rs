@@ -1,5 +1,7 @@
 //! The features document: its form is the specification's, and it promises what can be held.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
+
 use std::collections::BTreeSet;
 
 use orlop::features::{self, Features, features, text};

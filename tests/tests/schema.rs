@@ -1,5 +1,7 @@
 //! Nothing in config.json is skipped in silence: every field of the specification is read, refused or listed as ignored.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
+
 use orlop::config::{Spec, parse};
 use orlop::plan::fields::{self, IGNORED, REFUSED};
 use serde_json::{Value, json};
