@@ -445,6 +445,76 @@ fn a_word_that_is_not_utf_8_is_an_error_and_not_a_guess() {
 }
 
 #[test]
+fn any_three_words_are_either_a_command_or_one_line_of_complaint() {
+    const WORDS: &[&str] = &[
+        "",
+        "-",
+        "--",
+        "---",
+        "-=",
+        "--=",
+        "-h",
+        "--help",
+        "help",
+        "-v",
+        "--root",
+        "--root=/r",
+        "--log=",
+        "--debug",
+        "--debug=x",
+        "--rootless",
+        "create",
+        "start",
+        "run",
+        "exec",
+        "state",
+        "kill",
+        "delete",
+        "list",
+        "spec",
+        "features",
+        "completion",
+        "man",
+        "ps",
+        "nosuch",
+        "c1",
+        "9",
+        "-9",
+        "--all",
+        "--force",
+        "--bundle",
+        "-b=",
+        "--preserve-fds",
+        "--cgroup",
+        ":",
+        "-u",
+        "-g",
+        "--format",
+        "json",
+        "\u{1f980}",
+        "a\nb",
+        "\u{0}",
+    ];
+    let mut accepted = 0;
+    for first in WORDS {
+        for second in WORDS {
+            for third in WORDS {
+                match parse_words([*first, *second, *third]) {
+                    Ok(_) => accepted += 1,
+                    Err(refusal) => {
+                        assert!(matches!(refusal.status, 1 | 3 | 255), "{refusal:?}");
+                        assert!(!refusal.message.is_empty());
+                        let line = orlop::log::line(Format::Json, orlop::log::Level::Error, &refusal.message, 0);
+                        assert_eq!(line.lines().count(), 1, "{line}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(accepted > 10_000, "{accepted}");
+}
+
+#[test]
 fn a_command_that_is_not_there_does_not_answer_to_help_either() {
     // Podman takes the success of `checkpoint --help` for the promise that checkpoints work.
     for name in ["checkpoint", "restore", "pause", "resume", "ps", "update", "events"] {

@@ -2,7 +2,7 @@
 //!
 //! The syntax is that of runc, since engines were written against it: `--flag value`, `--flag=value`, long names after
 //! a single dash (`-no-subreaper`), `--switch=false`, options also after the container id, the last of a repeated
-//! option wins. Only `exec` stops at the container id's successor: what follows belongs to the container's process.
+//! option wins. Only `exec` reads no options after the id: what stands there belongs to the container's process.
 
 use std::fmt;
 
