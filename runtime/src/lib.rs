@@ -15,6 +15,7 @@ pub mod kill;
 pub mod list;
 pub mod log;
 mod open;
+mod socket;
 pub mod plan;
 pub mod request;
 pub mod run;

@@ -239,7 +239,7 @@ impl<T> During<T> for Result<T, Errno> {
 pub struct Channel<'a>(pub BorrowedFd<'a>);
 
 /// The longest message.
-pub(crate) const MAX_MESSAGE: usize = 16;
+pub const MAX_MESSAGE: usize = 16;
 
 impl Channel<'_> {
     /// Sends a message that is nothing but its kind.

@@ -47,6 +47,8 @@ pub(crate) fn begin() -> Result<(), Failure> {
 /// Cgroups and namespaces.
 pub(crate) fn enter(namespaces: &Namespaces<'_>, channel: Channel<'_>) -> Result<(), Failure> {
     begin()?;
+    let parent = orlop_sys::AsRawFd::as_raw_fd(&namespaces.parent) as u32;
+    sys::close_range(parent, parent, false).during(Step::Begin)?;
     if !matches!(namespaces.user, User::New) {
         hide()?;
     }
@@ -176,24 +178,24 @@ fn inside(job: &Container<'_>) -> Result<(), Failure> {
         write(&file, value).at(Step::Sysctl, i)?;
     }
     if job.make_cwd {
-        process::make_working_directory(&job.process)?;
+        process::make_working_directory(job.process)?;
     }
     mounts::protect_paths(&job.filesystem)?;
 
     let mut home = process::HOME;
     match &job.start {
         Start::Go => {
-            let program = process::finish(&job.process, job.proc, channel, [channel.0], &mut home)?;
-            process::start(&job.process, &program, channel)
+            let program = process::finish(job.process, job.proc, channel, [channel.0], &mut home)?;
+            process::start(job.process, &program, channel)
         }
         Start::Fifo { fifo, report } => {
             let keep = [channel.0, *fifo, *report];
-            let program = process::finish(&job.process, job.proc, channel, keep, &mut home)?;
+            let program = process::finish(job.process, job.proc, channel, keep, &mut home)?;
             channel.tell(Message::Ready).during(Step::Protocol)?;
             // Nothing is "created" whose parent died before it had said so.
             channel.expect_plain(Message::Go)?;
             wait_for_start(*fifo)?;
-            let failure = process::execute(&job.process, &program);
+            let failure = process::execute(job.process, &program);
             // `start` reads it; if it can't be written, `start` still sees that the process is gone.
             let _ = write(report, &failure.encode());
             exit(1)

@@ -1,6 +1,6 @@
 //! A process in a container that exists, and hooks.
 
-use orlop_sys::process::{dup_to, exit, reset_signals, setns};
+use orlop_sys::process::dup_to;
 use orlop_sys::rustix::process::{chroot, fchdir, setpgid, setsid};
 
 use crate::channel::During;
@@ -41,27 +41,26 @@ fn inside(job: &Exec<'_>) -> Result<(), Failure> {
         orlop_sys::process::sched_setaffinity(job.affinity).during(Step::Affinity)?;
     }
     let mut home = process::HOME;
-    let program = process::finish(&job.process, job.proc, channel, [channel.0], &mut home)?;
-    process::start(&job.process, &program, channel)
+    let program = process::finish(job.process, job.proc, channel, [channel.0], &mut home)?;
+    process::start(job.process, &program, channel)
 }
 
-/// The recipe of a hook.
+/// The recipe of a hook that runs inside.
 pub fn hook(job: &Hook<'_>) -> ! {
-    let result = become_hook(job);
-    if let Err(failure) = result {
-        let _ = job.channel.send(&failure.encode());
-    }
-    exit(127)
+    let result = match job.namespaces.inner {
+        None => enter(&job.namespaces, job.channel).and_then(|()| become_hook(job)),
+        Some(flags) => intermediate(&job.namespaces, job.channel, flags, inner_hook, job),
+    };
+    die(job.channel, result)
+}
+
+fn inner_hook(job: &Hook<'_>) -> ! {
+    die(job.channel, begin().and_then(|()| become_root(&job.namespaces.user, job.channel)).and_then(|()| become_hook(job)))
 }
 
 fn become_hook(job: &Hook<'_>) -> Result<(), Failure> {
-    reset_signals().during(Step::Begin)?;
     // A group of its own: what it leaves behind can be found when its time is up.
     setpgid(None, None).during(Step::Session)?;
-    if let Some((init, flags)) = job.join {
-        orlop_sys::creds::set_dumpable(false).during(Step::Begin)?;
-        setns(init, flags).during(Step::Join)?;
-    }
     for (fd, to) in job.stdio.iter().zip(0..) {
         dup_to(*fd, to, false).during(Step::Files)?;
     }

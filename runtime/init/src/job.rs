@@ -39,7 +39,7 @@ pub struct Container<'a> {
     /// Make the working directory if it is missing.
     pub make_cwd: bool,
     /// What it becomes.
-    pub process: Process<'a>,
+    pub process: &'a Process<'a>,
     /// When.
     pub start: Start<'a>,
 }
@@ -62,16 +62,16 @@ pub struct Exec<'a> {
     /// Whether and how it gets a terminal.
     pub terminal: Option<Terminal>,
     /// What it becomes.
-    pub process: Process<'a>,
+    pub process: &'a Process<'a>,
 }
 
-/// A hook to run in a container's namespaces, or on the host.
+/// A hook to run in a container's namespaces.
 #[derive(Debug)]
 pub struct Hook<'a> {
     /// To the parent.
     pub channel: Channel<'a>,
-    /// The container's init, and the `CLONE_NEW*` flags of what to join of it.
-    pub join: Option<(BorrowedFd<'a>, u64)>,
+    /// What it joins.
+    pub namespaces: Namespaces<'a>,
     /// fds 0, 1 and 2.
     pub stdio: [BorrowedFd<'a>; 3],
     /// The program.
@@ -85,6 +85,8 @@ pub struct Hook<'a> {
 /// Which namespaces to leave the parent's for. New ones are in the clone flags, except where said.
 #[derive(Debug)]
 pub struct Namespaces<'a> {
+    /// The parent's end of the channel: while it is open here, this process would not see that the parent is gone.
+    pub parent: BorrowedFd<'a>,
     /// Files that take a "0" to move the writer: cgroup version 1 `tasks`, version 2 `cgroup.procs`.
     pub tasks: &'a [OwnedFd],
     /// To join, in this order: an fd and its `CLONE_NEW*` flag (or a pidfd and several).

@@ -17,7 +17,7 @@ mod job;
 mod mounts;
 mod process;
 
-pub use channel::{Channel, Failure, Message, Step};
+pub use channel::{Channel, Failure, MAX_MESSAGE, Message, Step};
 pub use container::container;
 pub use exec::{exec, hook};
 pub use job::*;

@@ -69,7 +69,7 @@ pub fn clean(path: &str) -> String {
 }
 
 /// The directory and the name of a clean path.
-pub fn split(path: &str) -> (&str, &str) {
+pub(super) fn split(path: &str) -> (&str, &str) {
     match path.rsplit_once('/') {
         Some(("", name)) => ("/", name),
         Some(parts) => parts,

@@ -25,7 +25,7 @@ const DEFAULT: [(&str, u32, u32); 6] = [
 ];
 
 /// Plans the content of /dev, after `mounts`.
-pub fn plan(cx: &Context<'_, '_>, planned: &mut Mounts<'_>, devices: &[config::Device]) -> Result<()> {
+pub(super) fn plan<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, devices: &[config::Device]) -> Result<()> {
     if planned.dev_is_bound {
         return Ok(());
     }

@@ -6,10 +6,10 @@ use orlop_init::{Mount, Operation, What};
 use orlop_sys::fs::Links;
 use orlop_sys::mount::Attr;
 
-use super::arena::{Arena, clean};
+use super::arena::{clean, split};
 use super::mount_options::{self, Options};
 use super::{Context, Source};
-use crate::cgroup::Layout;
+use crate::cgroup;
 use crate::config;
 use crate::error::{Error, Result};
 
@@ -45,7 +45,7 @@ const LONGEST_VALUE: usize = 255;
 
 /// The operations and sources of a plan while they are collected.
 #[derive(Debug)]
-pub struct Mounts<'a> {
+pub(super) struct Mounts<'a> {
     /// In order, for the child.
     pub operations: Vec<Operation<'a>>,
     /// In order, for the parent: the sources of those operations that have one.
@@ -57,7 +57,7 @@ pub struct Mounts<'a> {
 }
 
 /// Plans `mounts`.
-pub fn plan<'a>(cx: &Context<'a, '_>, mounts: &[config::Mount]) -> Result<Mounts<'a>> {
+pub(super) fn plan<'a>(cx: &Context<'a, '_>, mounts: &[config::Mount]) -> Result<Mounts<'a>> {
     let mut planned = Mounts { operations: Vec::new(), sources: Vec::new(), late: Vec::new(), dev_is_bound: false };
     for (i, mount) in mounts.iter().enumerate() {
         one(cx, &mut planned, mount, &format!("mounts[{i}]"))?;
@@ -68,9 +68,6 @@ pub fn plan<'a>(cx: &Context<'a, '_>, mounts: &[config::Mount]) -> Result<Mounts
 fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount, field: &str) -> Result<()> {
     if mount.destination.is_empty() {
         return Err(Error::invalid(format_args!("{field}.destination"), "must not be empty"));
-    }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::unsupported(format_args!("{field}.uidMappings"), "id-mapped mounts are not supported"));
     }
     let options = mount_options::parse(mount.options.iter().map(String::as_str));
     if let Some(word) = options.id_map {
@@ -85,7 +82,7 @@ fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount
     let on_proc = check_proc(&destination, mount, bind.is_some())?;
 
     if mount.r#type == "cgroup" && bind.is_none() && !options.remount {
-        return cgroup(cx, planned, mount, &options, &destination, field);
+        return cgroups(cx, planned, mount, &options, &destination, field);
     }
     let arena = cx.arena;
     let target = arena.cstr(field, &destination)?;
@@ -217,7 +214,7 @@ fn check_proc(destination: &str, mount: &config::Mount, bind: bool) -> Result<bo
 /// A mount of type `cgroup`: on version 2 that file system; on version 1 a tmpfs with one mount a hierarchy, as systemd
 /// lays them out. With a cgroup namespace these are new mounts, whose root is the container's cgroup; without one, the
 /// container's own cgroup is bound there.
-fn cgroup<'a>(
+fn cgroups<'a>(
     cx: &Context<'a, '_>,
     planned: &mut Mounts<'a>,
     mount: &config::Mount,
@@ -238,43 +235,42 @@ fn cgroup<'a>(
         copy_mode: false,
     };
     let source = arena.cstr(field, if mount.source.is_empty() { "cgroup" } else { &mount.source })?;
-    let hierarchies = match cx.layout {
-        Layout::Unified { .. } => {
-            let what = What::New { fstype: c"cgroup2", source, options: &[] };
-            planned.operations.push(Operation::Mount(base(target, what)));
-            return Ok(());
-        }
-        Layout::None => {
-            return Err(Error::unsupported(format_args!("{field}.type"), "this host has no cgroups mounted"));
-        }
-        layout => layout.v1_hierarchies(),
-    };
+    if cx.layout.is_v2() {
+        let what = What::New { fstype: c"cgroup2", source, options: &[] };
+        planned.operations.push(Operation::Mount(base(target, what)));
+        return Ok(());
+    }
+    if cx.layout.v1.is_empty() {
+        return Err(Error::unsupported(format_args!("{field}.type"), "this host has no cgroups mounted"));
+    }
     let mut tmpfs = base(target, What::New { fstype: c"tmpfs", source: c"tmpfs", options: arena.list(vec![(c"mode", Some(c"755"))]) });
     tmpfs.attr.set &= !RDONLY;
     planned.operations.push(Operation::Mount(tmpfs));
-    for hierarchy in hierarchies {
-        let name = hierarchy.directory_name();
-        let target = arena.concat(field, &[destination, "/", name])?;
+    for hierarchy in &cx.layout.v1 {
+        let (_, name) = split(&hierarchy.mount);
+        let point = arena.concat(field, &[destination, "/", name])?;
         if cx.new_cgroup_namespace {
             let mut keys = Vec::new();
-            for word in hierarchy.mount_options() {
+            for word in hierarchy.controllers.split(',') {
                 keys.push(match word.split_once('=') {
                     Some((key, value)) => (arena.cstr(field, key)?, Some(arena.cstr(field, value)?)),
                     None => (arena.cstr(field, word)?, None),
                 });
             }
             let what = What::New { fstype: c"cgroup", source: c"cgroup", options: arena.list(keys) };
-            planned.operations.push(Operation::Mount(base(target, what)));
+            planned.operations.push(Operation::Mount(base(point, what)));
         } else {
-            let mut mount = base(target, What::Source);
+            let directory = cx.cgroup.and_then(|record| record.0.iter().find(|d| d.controllers == hierarchy.controllers));
+            let path = directory.map_or_else(|| hierarchy.mount.clone(), cgroup::Dir::full);
+            let mut mount = base(point, What::Source);
             set_default_propagation(cx, false, &mut mount.attr, &mut mount.recursive);
             planned.operations.push(Operation::Mount(mount));
-            planned.sources.push(Source::Cgroup { path: arena.cstr(field, &cx.cgroup.v1_path(hierarchy))?, field: target });
+            planned.sources.push(Source::Cgroup { path: arena.cstr(field, &path)?, field: point });
         }
-        // `cpu,cpuacct` is also to be found as `cpu` and `cpuacct`.
-        for alias in hierarchy.aliases() {
+        // `cpu,cpuacct` is also to be found as `cpu` and as `cpuacct`.
+        for alias in hierarchy.controllers.split(',').filter(|alias| name.contains(',') && *alias != name) {
             planned.operations.push(Operation::Symlink {
-                directory: target_directory(arena, field, destination)?,
+                directory: target,
                 name: arena.cstr(field, alias)?,
                 target: arena.cstr(field, name)?,
                 replace: false,
@@ -286,8 +282,4 @@ fn cgroup<'a>(
         planned.operations.push(Operation::Attributes { path: target, attr });
     }
     Ok(())
-}
-
-fn target_directory<'a>(arena: &'a Arena, field: &str, destination: &str) -> Result<&'a CStr> {
-    arena.cstr(field, destination)
 }

@@ -73,7 +73,7 @@ impl Namespaces<'_> {
 }
 
 /// Plans `linux.namespaces`.
-pub fn plan<'a>(cx: &Context<'a, '_>, linux: &config::Linux) -> Result<Namespaces<'a>> {
+pub(super) fn plan<'a>(cx: &Context<'a, '_>, linux: &config::Linux) -> Result<Namespaces<'a>> {
     let mut planned = Namespaces::default();
     for (index, namespace) in linux.namespaces.iter().enumerate() {
         let field = format!("linux.namespaces[{index}]");

@@ -16,7 +16,7 @@ const MS_SLAVE: u64 = 1 << 19;
 const MS_SHARED: u64 = 1 << 20;
 
 /// `linux.rootfsPropagation`: what all mounts are at the start, and what the root is in the end.
-pub fn propagation(word: &str) -> Result<(u64, u64)> {
+pub(super) fn propagation(word: &str) -> Result<(u64, u64)> {
     let (kind, recursive) = match word {
         "" => return Ok((MS_SLAVE | MS_REC, 0)),
         "shared" => (MS_SHARED, 0),
@@ -38,7 +38,7 @@ pub fn propagation(word: &str) -> Result<(u64, u64)> {
 }
 
 /// `linux.maskedPaths` and `linux.readonlyPaths`.
-pub fn paths<'a>(cx: &Context<'a, '_>, field: &str, paths: &[String]) -> Result<&'a [&'a CStr]> {
+pub(super) fn paths<'a>(cx: &Context<'a, '_>, field: &str, paths: &[String]) -> Result<&'a [&'a CStr]> {
     let mut planned = Vec::with_capacity(paths.len());
     for (i, path) in paths.iter().enumerate() {
         if !path.starts_with('/') {
@@ -64,7 +64,7 @@ const IPC: [&str; 9] = [
 ];
 
 /// `linux.sysctl`: only what belongs to a namespace of the container's own. The wording is runc's.
-pub fn sysctls<'a>(cx: &Context<'a, '_>, namespaces: &Namespaces<'_>) -> Result<&'a [(&'a CStr, &'a [u8])]> {
+pub(super) fn sysctls<'a>(cx: &Context<'a, '_>, namespaces: &Namespaces<'_>) -> Result<&'a [(&'a CStr, &'a [u8])]> {
     let mut planned = Vec::with_capacity(cx.spec.linux.sysctl.0.len());
     for (key, value) in &cx.spec.linux.sysctl.0 {
         let field = format!("linux.sysctl[\"{key}\"]");

@@ -25,6 +25,8 @@ pub struct Surroundings<'s> {
     pub personality: Option<&'s config::Personality>,
     /// Fds from 3 on that are passed through.
     pub preserve_fds: u32,
+    /// How many of them are sockets of socket activation.
+    pub listen_fds: u32,
 }
 
 /// A planned process.
@@ -32,6 +34,8 @@ pub struct Surroundings<'s> {
 pub struct Planned<'a> {
     /// For the child.
     pub process: Process<'a>,
+    /// The program as it was named.
+    pub program: &'a CStr,
     /// For the parent: resource, soft, hard.
     pub rlimits: Vec<(u32, u64, u64)>,
     /// For the parent.
@@ -68,7 +72,12 @@ pub fn plan<'a>(
     let environment = environment(field, &process.env)?;
     let path = environment.iter().rev().find_map(|v| v.strip_prefix("PATH=")).unwrap_or_default();
     let need_home = !environment.iter().any(|v| v.strip_prefix("HOME=").is_some_and(|home| !home.is_empty()));
+    let activation = match around.listen_fds {
+        0 => Vec::new(),
+        count => vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()],
+    };
     let environment = environment.into_iter().filter(|v| !need_home || !v.starts_with("HOME="));
+    let environment = environment.chain(activation.iter().map(String::as_str));
     let strings = |name: &str, strings: Option<Strings>| {
         strings.ok_or_else(|| Error::invalid(format_args!("{field}.{name}"), "contains a NUL character"))
     };
@@ -105,6 +114,7 @@ pub fn plan<'a>(
     }
     Ok(Planned {
         process: planned,
+        program: arena.cstr(field, program)?,
         rlimits: rlimits(field, &process.rlimits)?,
         oom_score_adj: match process.oom_score_adj {
             Some(n) if !(-1000..=1000).contains(&n) => return invalid("oomScoreAdj", "is not between -1000 and 1000"),

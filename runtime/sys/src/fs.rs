@@ -12,6 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, read
 use rustix::io::Errno;
 
 pub use rustix::fs::{
+    Access,
     AtFlags, FileType, Gid, PROC_SUPER_MAGIC, StatxFlags, Uid, fchown, fstat, fstatfs, makedev, mknodat, readlinkat,
     statat, statfs, statx, symlinkat, unlinkat,
 };
@@ -224,4 +225,9 @@ impl Path {
 /// Opens a directory or file of the host by its path, as a handle (`O_PATH`).
 pub fn open_path(path: &CStr) -> Result<OwnedFd, Errno> {
     openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens an existing file below `directory` for writing.
+pub fn open_for_writing(directory: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    openat(directory, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
 }

@@ -16,6 +16,7 @@ pub mod process;
 pub mod raw;
 pub mod seccomp;
 pub mod signal;
+pub mod signalfd;
 pub mod tty;
 
 pub use errno::errno_name;

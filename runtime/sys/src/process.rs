@@ -274,3 +274,13 @@ pub fn reset_signals() -> Result<(), Errno> {
     // SAFETY: the kernel reads 8 bytes.
     unsafe { syscall(nr::__NR_rt_sigprocmask, [SIG_SETMASK, &raw const none as usize, 0, SIGSET, 0, 0]) }.map(drop)
 }
+
+/// The `CLONE_NEW*` flag of the namespace that `fd` is (NS_GET_NSTYPE, Linux 4.11).
+///
+/// # Errors
+/// ENOTTY if it is none.
+pub fn namespace_type(fd: impl AsFd) -> Result<u64, Errno> {
+    const NS_GET_NSTYPE: usize = 0xb703;
+    // SAFETY: this request takes no argument.
+    unsafe { syscall(nr::__NR_ioctl, [fd.as_fd().as_raw_fd() as usize, NS_GET_NSTYPE, 0, 0, 0, 0]) }.map(|n| n as u64)
+}

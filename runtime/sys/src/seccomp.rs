@@ -39,3 +39,17 @@ pub fn load(program: &[Instruction], flags: u32) -> Result<Option<OwnedFd>, Errn
     // SAFETY: with this flag the value is a new fd that is ours.
     Ok((flags & FLAG_NEW_LISTENER != 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
+
+/// Which filter flags this kernel knows: it checks them before it looks at the program, so a program that is not there
+/// (EFAULT) is told from a flag that is unknown (EINVAL).
+pub fn supported_flags() -> u32 {
+    const SECCOMP_SET_MODE_FILTER: usize = 1;
+    (0..32).map(|bit| 1u32 << bit).filter(|flag| {
+        // WAIT_KILLABLE_RECV goes with NEW_LISTENER only.
+        let flags = if *flag == 1 << 5 { flag | FLAG_NEW_LISTENER } else { *flag };
+        // SAFETY: a null program is what is asked about: the kernel answers EFAULT and does nothing.
+        let answer = unsafe { syscall(nr::__NR_seccomp, [SECCOMP_SET_MODE_FILTER, flags as usize, 0, 0, 0, 0]) };
+        answer == Err(Errno::FAULT)
+    })
+    .fold(0, |all, flag| all | flag)
+}
