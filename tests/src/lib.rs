@@ -1,1 +1,3 @@
-//! To be written.
+//! What the unprivileged tests share.
+
+pub mod bpf;

@@ -37,6 +37,28 @@ const NEAR: usize = REACH - 64;
 #[derive(Clone, Copy)]
 pub(super) struct Label(usize);
 
+/// The start of a rule, or what follows the last one.
+#[derive(Clone, Copy)]
+struct Entry {
+    /// Where to go with anything in the accumulator; `None` while nobody needs to.
+    label: Option<Label>,
+    /// Where to go with this word of `struct seccomp_data` in the accumulator.
+    loaded: Option<(u32, Label)>,
+}
+
+impl Entry {
+    fn with(self, word: u32) -> Label {
+        match self.loaded {
+            Some((wanted, label)) if wanted == word => label,
+            _ => self.without(),
+        }
+    }
+
+    fn without(self) -> Label {
+        self.label.or(self.loaded.map(|(_, label)| label)).unwrap_or(Label(0))
+    }
+}
+
 /// What happens to the system calls from one number on, up to the next range's start.
 pub(super) struct Range<'a> {
     pub(super) start: u32,
@@ -123,61 +145,87 @@ impl Assembler {
         match verdict {
             Verdict::Return(action) => self.action(action),
             Verdict::Rules(rules, width) => {
-                let otherwise = self.action(self.default);
-                rules.iter().rev().fold(otherwise, |next, rule| {
-                    let mut matched = self.action(rule.action);
-                    for condition in rule.conditions.iter().rev() {
-                        matched = self.condition(condition, width, matched, next);
-                    }
-                    matched
-                })
+                let default = self.action(self.default);
+                let mut next = Entry { label: Some(default), loaded: None };
+                for rule in rules.iter().rev() {
+                    next = self.rule(rule, width, next);
+                }
+                self.entered(&mut next)
             }
         }
     }
 
+    /// Returns the rule's action if all conditions hold, else goes to `next`.
+    fn rule(&mut self, rule: &Rule, width: Width, mut next: Entry) -> Entry {
+        // The next rule may find its first word loaded already: in a list of values for one argument all rules do.
+        if !next.loaded.is_some_and(|(word, _)| leaves_word(rule, width) == Some(word)) {
+            self.entered(&mut next);
+        }
+        let action = self.action(rule.action);
+        let mut start = Entry { label: Some(action), loaded: None };
+        for condition in rule.conditions.iter().rev() {
+            let matched = self.entered(&mut start);
+            start = self.condition(condition, width, matched, next);
+        }
+        start
+    }
+
     /// Goes to `yes` if the condition holds, else to `no`.
-    fn condition(&mut self, condition: &Condition, width: Width, yes: Label, no: Label) -> Label {
+    fn condition(&mut self, condition: &Condition, width: Width, yes: Label, no: Entry) -> Entry {
         let Condition { arg, op, mask, value } = *condition;
-        let low = ARGS + 8 * u32::from(arg);
-        let high = low + 4;
+        let (low, high) = (low_word(arg), low_word(arg) + 4);
         let ([mask_low, mask_high], [value_low, value_high]) = (words(mask), words(value));
         if op == Op::MaskedEq {
-            let next = self.masked(low, mask_low, value_low, yes, no);
             return match width {
-                Width::Word => next,
-                Width::Double => self.masked(high, mask_high, value_high, next, no),
+                Width::Double if mask_high != 0 && mask_low != 0 => {
+                    let mut equal = self.masked(low, mask_low, value_low, yes, no);
+                    let equal = self.entered(&mut equal);
+                    self.masked(high, mask_high, value_high, equal, no)
+                }
+                Width::Double if mask_high != 0 => self.masked(high, mask_high, value_high, yes, no),
+                _ => self.masked(low, mask_low, value_low, yes, no),
             };
         }
         // Every operator is one of three tests, or the opposite of one.
-        let (test, yes, no) = match op {
-            Op::Eq | Op::MaskedEq => (EQUAL, yes, no),
-            Op::Ne => (EQUAL, no, yes),
-            Op::Gt => (GREATER, yes, no),
-            Op::Le => (GREATER, no, yes),
-            Op::Ge => (GREATER_EQUAL, yes, no),
-            Op::Lt => (GREATER_EQUAL, no, yes),
+        let (test, inverted) = match op {
+            Op::Eq | Op::MaskedEq => (EQUAL, false),
+            Op::Ne => (EQUAL, true),
+            Op::Gt => (GREATER, false),
+            Op::Le => (GREATER, true),
+            Op::Ge => (GREATER_EQUAL, false),
+            Op::Lt => (GREATER_EQUAL, true),
         };
-        self.branch(test, value_low, yes, no);
-        let low = self.load(low);
+        let sides = |no: Label| if inverted { (no, yes) } else { (yes, no) };
+        let (if_so, if_not) = sides(no.with(low));
+        let decided = self.branch(test, value_low, if_so, if_not);
         if width == Width::Word {
-            return low;
+            return Entry { label: None, loaded: Some((low, decided)) };
         }
-        let equal = self.branch(EQUAL, value_high, low, no);
+        let low = self.load(low);
+        let (if_so, if_not) = sides(no.with(high));
+        let mut decided = self.branch(EQUAL, value_high, low, if_not);
         if test != EQUAL {
-            self.branch(GREATER, value_high, yes, equal);
+            decided = self.branch(GREATER, value_high, if_so, decided);
         }
-        self.load(high)
+        Entry { label: None, loaded: Some((high, decided)) }
     }
 
-    fn masked(&mut self, offset: u32, mask: u32, value: u32, yes: Label, no: Label) -> Label {
-        if mask == 0 {
-            return yes;
+    fn masked(&mut self, word: u32, mask: u32, value: u32, yes: Label, no: Entry) -> Entry {
+        if mask == u32::MAX {
+            let decided = self.branch(EQUAL, value, yes, no.with(word));
+            return Entry { label: None, loaded: Some((word, decided)) };
         }
-        self.branch(EQUAL, value, yes, no);
-        if mask != u32::MAX {
-            self.push(AND, 0, 0, mask);
+        self.branch(EQUAL, value, yes, no.without());
+        Entry { label: None, loaded: Some((word, self.push(AND, 0, 0, mask))) }
+    }
+
+    /// Makes sure that the place can be reached with any word in the accumulator.
+    fn entered(&mut self, entry: &mut Entry) -> Label {
+        match (entry.label, entry.loaded) {
+            (Some(label), _) => label,
+            (None, Some((word, _))) => *entry.label.insert(self.load(word)),
+            (None, None) => *entry.label.insert(self.action(self.default)),
         }
-        self.load(offset)
     }
 
     /// A return of this action within reach of whatever is written next.
@@ -224,6 +272,20 @@ impl Assembler {
     fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) -> Label {
         self.reversed.push(Instruction { code, jt, jf, k });
         Label(self.reversed.len())
+    }
+}
+
+fn low_word(arg: u8) -> u32 {
+    ARGS + 8 * u32::from(arg)
+}
+
+/// The word that is in the accumulator wherever the rule fails, if it is always the same.
+fn leaves_word(rule: &Rule, width: Width) -> Option<u32> {
+    match rule.conditions.as_slice() {
+        [one] if width == Width::Word && (one.op != Op::MaskedEq || one.mask == u64::from(u32::MAX)) => {
+            Some(low_word(one.arg))
+        }
+        _ => None,
     }
 }
 

@@ -332,7 +332,7 @@ enum Slot {
     Default,
     Return(u32),
     /// An index of [`Section::rules`].
-    Rules(usize),
+    Rules(u16),
 }
 
 /// What happens to the system calls of one architecture.
@@ -382,16 +382,16 @@ impl Section {
             Slot::Default if rule.conditions.is_empty() => *slot = Slot::Return(rule.action),
             Slot::Rules(at) if rule.conditions.is_empty() => {
                 *slot = Slot::Return(rule.action);
-                if let Some(rules) = self.rules.get_mut(at) {
+                if let Some(rules) = self.rules.get_mut(usize::from(at)) {
                     rules.clear();
                 }
             }
             Slot::Default => {
-                *slot = Slot::Rules(self.rules.len());
+                *slot = Slot::Rules(u16::try_from(self.rules.len()).unwrap_or(u16::MAX));
                 self.rules.push(vec![rule]);
             }
             Slot::Rules(at) => {
-                if let Some(rules) = self.rules.get_mut(at) {
+                if let Some(rules) = self.rules.get_mut(usize::from(at)) {
                     rules.push(rule);
                 }
             }
@@ -411,7 +411,7 @@ impl Section {
         match slot {
             Slot::Default => Verdict::Return(default),
             Slot::Return(action) => Verdict::Return(action),
-            Slot::Rules(at) => Verdict::Rules(self.rules.get(at).map_or(&[], Vec::as_slice), self.abi.width()),
+            Slot::Rules(at) => Verdict::Rules(self.rules.get(usize::from(at)).map_or(&[], Vec::as_slice), self.abi.width()),
         }
     }
 

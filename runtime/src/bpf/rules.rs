@@ -93,7 +93,10 @@ pub(super) fn action(name: &str, errno: Option<u32>, field: impl Display, errno_
         _ => return Err(Error::invalid(field, format_args!("unknown action {name:?}"))),
     };
     match errno {
-        Some(0x1_0000..) => Err(Error::invalid(errno_field, "larger than 65535")),
+        // The kernel would return MAX_ERRNO instead.
+        Some(4096..) if action == ERRNO => Err(Error::invalid(errno_field, "larger than 4095")),
+        // `SECCOMP_RET_DATA` has 16 bits.
+        Some(0x1_0000..) if action == TRACE => Err(Error::invalid(errno_field, "larger than 65535")),
         Some(errno) if matches!(action, ERRNO | TRACE) => Ok(action | errno),
         // config-linux.md: "When the action doesn't support an errno, the runtime MUST print and error and fail."
         Some(_) => Err(Error::invalid(errno_field, format_args!("{name} takes no errno"))),

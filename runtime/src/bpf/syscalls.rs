@@ -34,7 +34,7 @@ pub(super) struct Number(u16);
 
 impl Number {
     /// All indices are below.
-    pub(super) const COUNT: usize = 1024;
+    pub(super) const COUNT: usize = 576;
 
     /// A place in an array of [`Number::COUNT`] that is ordered as the numbers are.
     pub(super) fn index(self) -> usize {
