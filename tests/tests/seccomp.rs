@@ -17,15 +17,36 @@ const X86_64: u32 = 0xc000_003e;
 const X86: u32 = 0x4000_0003;
 const AARCH64: u32 = 0xc000_00b7;
 const ARM: u32 = 0x4000_0028;
+const RISCV64: u32 = 0xc000_00f3;
 const X32_BIT: u32 = 1 << 30;
 const ENOSYS: u32 = 0x5_0026;
 const ALL: [&str; 3] = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"];
+const HOSTS: [Arch; 3] = [Arch::X86_64, Arch::Aarch64, Arch::Riscv64];
 const ACTIONS: [&str; 9] = orlop::bpf::ACTIONS;
 const OPERATORS: [&str; 7] = orlop::bpf::OPERATORS;
 
-/// The tables of the machine, each with what the kernel reports for it and the first of its numbers.
-const ABIS: [(ScmpArch, u32, u32); 3] =
-    [(ScmpArch::X8664, X86_64, 0), (ScmpArch::X86, X86, 0), (ScmpArch::X32, X86_64, X32_BIT)];
+/// The system call tables, each with the machine, what the kernel reports, and the first of its numbers.
+const ABIS: [(ScmpArch, Arch, u32, u32); 6] = [
+    (ScmpArch::X8664, Arch::X86_64, X86_64, 0),
+    (ScmpArch::X86, Arch::X86_64, X86, 0),
+    (ScmpArch::X32, Arch::X86_64, X86_64, X32_BIT),
+    (ScmpArch::Aarch64, Arch::Aarch64, AARCH64, 0),
+    (ScmpArch::Arm, Arch::Aarch64, ARM, 0),
+    (ScmpArch::Riscv64, Arch::Riscv64, RISCV64, 0),
+];
+
+fn abis(host: Arch) -> impl Iterator<Item = (ScmpArch, u32, u32)> + Clone {
+    let of_host = move |(arch, of, audit, base)| (of == host).then_some((arch, audit, base));
+    ABIS.into_iter().filter_map(of_host)
+}
+
+fn architectures(host: Arch) -> &'static [&'static str] {
+    match host {
+        Arch::X86_64 => &ALL,
+        Arch::Aarch64 => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+        Arch::Riscv64 => &["SCMP_ARCH_RISCV64"],
+    }
+}
 
 fn action(name: &str, errno: Option<u32>) -> ScmpAction {
     let data = errno.unwrap_or(1) as u16;
@@ -43,17 +64,27 @@ fn number(name: &str, arch: ScmpArch) -> Option<i32> {
 
 /// runc's use of libseccomp, and what runc puts in front of the program: ENOSYS beyond the newest call of the profile.
 struct Oracle {
+    host: Arch,
     program: Vec<Instruction>,
     newest: BTreeMap<(u32, bool), u32>,
 }
 
 impl Oracle {
     fn new(profile: &Seccomp) -> Result<Self, SeccompError> {
+        Self::on(Arch::X86_64, profile)
+    }
+
+    fn on(host: Arch, profile: &Seccomp) -> Result<Self, SeccompError> {
         let default = action(&profile.default_action, profile.default_errno_ret);
         let mut filter = ScmpFilterContext::new(default)?;
         let mut newest = BTreeMap::new();
         for arch in &profile.architectures {
             filter.add_arch(ScmpArch::from_str(arch)?)?;
+        }
+        // The architecture of the machine is always in; this library is x86_64's.
+        if host != Arch::X86_64 {
+            filter.add_arch(abis(host).next().unwrap().0)?;
+            filter.remove_arch(ScmpArch::X8664)?;
         }
         // runc does so from 33 rules on. Here always, because in the other layout libseccomp forgets to load the number
         // if the first system call of x86 is one that is only a part of `socketcall` or `ipc`. Without any rule the
@@ -64,9 +95,9 @@ impl Oracle {
         for entry in &profile.syscalls {
             let action = action(&entry.action, entry.errno_ret);
             for name in &entry.names {
-                for (arch, audit, _) in ABIS.iter().filter(|(arch, ..)| filter.is_arch_present(*arch).unwrap()) {
-                    if let Some(number) = number(name, *arch).filter(|number| *number > 0) {
-                        let newest = newest.entry((*audit, *arch == ScmpArch::X32)).or_default();
+                for (arch, audit, _) in abis(host).filter(|(arch, ..)| filter.is_arch_present(*arch).unwrap()) {
+                    if let Some(number) = number(name, arch).filter(|number| *number > 0) {
+                        let newest = newest.entry((audit, arch == ScmpArch::X32)).or_default();
                         *newest = number.cast_unsigned().max(*newest);
                     }
                 }
@@ -88,7 +119,7 @@ impl Oracle {
         if matches!(default, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_)) {
             newest.clear();
         }
-        Ok(Self { program: export(&filter), newest })
+        Ok(Self { host, program: export(&filter), newest })
     }
 
     fn run(&self, call: &Call) -> u32 {
@@ -126,12 +157,8 @@ fn export(filter: &ScmpFilterContext) -> Vec<Instruction> {
     filter.export_bpf(writer.as_fd()).unwrap();
     drop(writer);
     let word = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().unwrap());
-    let instruction = |i: &[u8]| Instruction {
-        code: u16::from_ne_bytes([i[0], i[1]]),
-        jt: i[2],
-        jf: i[3],
-        k: word(&i[4..]),
-    };
+    let instruction =
+        |i: &[u8]| Instruction { code: u16::from_ne_bytes([i[0], i[1]]), jt: i[2], jf: i[3], k: word(&i[4..]) };
     read.join().unwrap().chunks_exact(8).map(instruction).collect()
 }
 
@@ -161,7 +188,7 @@ fn conditional(profile: &Seccomp) -> Vec<(u32, u32)> {
     let mut calls = Vec::new();
     let entries = profile.syscalls.iter();
     for name in entries.clone().filter(|entry| !entry.args.is_empty()).flat_map(|entry| &entry.names) {
-        let number = |(arch, audit, _)| Some((audit, u32::try_from(number(name, arch)?).ok()?));
+        let number = |(arch, _, audit, _)| Some((audit, u32::try_from(number(name, arch)?).ok()?));
         calls.extend(ABIS.into_iter().filter_map(number));
     }
     if entries.flat_map(|entry| &entry.names).any(|name| number(name, ScmpArch::X86).is_some_and(|n| n < 0)) {
@@ -222,7 +249,8 @@ fn alone(profile: &Seccomp) -> Vec<Oracle> {
         let mut indices: Vec<_> = entry.args.iter().map(|arg| arg.index).collect();
         indices.sort_unstable();
         let size = if indices.windows(2).any(|pair| pair[0] == pair[1]) { 1 } else { entry.args.len().max(1) };
-        let alternatives: Vec<_> = if entry.args.is_empty() { vec![&[][..]] } else { entry.args.chunks(size).collect() };
+        let alternatives: Vec<_> =
+            if entry.args.is_empty() { vec![&[][..]] } else { entry.args.chunks(size).collect() };
         for (name, args) in entry.names.iter().flat_map(|name| alternatives.iter().map(move |args| (name, args))) {
             let entry = SyscallRule { names: vec![name.clone()], args: args.to_vec(), ..entry.clone() };
             rules.push(Oracle::new(&Seccomp { syscalls: vec![entry], ..profile.clone() }).unwrap());
@@ -232,9 +260,9 @@ fn alone(profile: &Seccomp) -> Vec<Oracle> {
 }
 
 fn assert_equal(profile: &Seccomp, oracle: &Oracle, numbers: &[u32], args: &[[u64; 6]], accept: &Accept<'_>) {
-    let ours = compile(profile, "linux.seccomp", Arch::X86_64).unwrap().unwrap().program;
+    let ours = compile(profile, "linux.seccomp", oracle.host).unwrap().unwrap().program;
     let conditional = conditional(profile);
-    for arch in [X86_64, X86, ARM, AARCH64, 0] {
+    for arch in [X86_64, X86, ARM, AARCH64, RISCV64, 0] {
         for nr in numbers {
             let args = if conditional.contains(&(arch, *nr)) { args } else { &args[..2] };
             for args in args {
@@ -247,9 +275,13 @@ fn assert_equal(profile: &Seccomp, oracle: &Oracle, numbers: &[u32], args: &[[u6
 }
 
 fn check(profile: &Seccomp) {
-    let oracle = Oracle::new(profile).unwrap();
+    check_on(Arch::X86_64, profile);
+}
+
+fn check_on(host: Arch, profile: &Seccomp) {
+    let oracle = Oracle::on(host, profile).unwrap();
     let every: Vec<u32> = every_number().collect();
-    assert_equal(profile, &oracle, &every, &edges(profile, &mut Random(1), 32), &same);
+    assert_equal(profile, &oracle, &every, &edges(profile, &mut Random::new(1), 32), &same);
 }
 
 fn entry(names: &[&str], action: &str, errno_ret: Option<u32>, args: &[(u32, &str, u64, u64)]) -> SyscallRule {
@@ -279,11 +311,11 @@ fn profile(default: &str, architectures: &[&str], syscalls: Vec<SyscallRule>) ->
     }
 }
 
-/// The names that libseccomp knows on some architecture of the machine.
+/// The names that libseccomp knows on some architecture.
 fn known_names() -> Vec<String> {
     let mut names = Vec::new();
-    for (arch, _, base) in ABIS {
-        let numbers = (0..600).map(|n| ScmpSyscall::from(base.cast_signed() + n));
+    for (arch, _, _, base) in ABIS {
+        let numbers = (0..600).chain(0xf_0001..0xf_0008).map(|n| ScmpSyscall::from(base.cast_signed() + n));
         names.extend(numbers.filter_map(|call| call.get_name_by_arch(arch).ok()));
     }
     names.sort();
@@ -332,28 +364,55 @@ fn a_default_profile_takes_few_steps() {
         assert!(steps(nr, X86_64) <= 24, "x86_64 {nr}: {}", steps(nr, X86_64));
     }
     let oracle = Oracle::new(&default_profile()).unwrap();
-    assert!(program.len() < oracle.program.len(), "{} instructions, libseccomp {}", program.len(), oracle.program.len());
+    assert!(
+        program.len() < oracle.program.len(),
+        "{} instructions, libseccomp {}",
+        program.len(),
+        oracle.program.len()
+    );
 }
 
 #[test]
 fn the_tables_have_libseccomps_numbers() {
-    for name in known_names() {
-        // Names that the installed libseccomp has no number for on one architecture yet are not compared there.
-        let known: Vec<bool> = ABIS.iter().map(|(arch, ..)| has_number(&name, *arch)).collect();
-        let profile = profile("SCMP_ACT_ALLOW", &ALL, vec![entry(&[&name], "SCMP_ACT_LOG", None, &[])]);
-        let oracle = Oracle::new(&profile).unwrap();
-        let ours = compile(&profile, "linux.seccomp", Arch::X86_64).unwrap().unwrap();
+    for (name, host) in known_names().iter().flat_map(|name| HOSTS.map(|host| (name, host))) {
+        let profile = profile("SCMP_ACT_ALLOW", architectures(host), vec![entry(&[name], "SCMP_ACT_LOG", None, &[])]);
+        let oracle = Oracle::on(host, &profile).unwrap();
+        let ours = compile(&profile, "linux.seccomp", host).unwrap().unwrap();
         assert_eq!(ours.warnings, [""; 0]);
-        for ((_, arch, base), known) in ABIS.iter().zip(&known) {
-            for nr in (*base..base + 600).filter(|_| *known) {
-                for first in 0..25 {
-                    let call = Call { nr, arch: *arch, args: [first, 0, 0, 0, 0, 0] };
+        // Where the installed libseccomp has no number for the name yet there is nothing to compare.
+        for (_, arch, base) in abis(host).filter(|(arch, ..)| has_number(name, *arch)) {
+            for nr in (base..base + 600).chain(0xf_0000..0xf_0008) {
+                for first in 0..if matches!((arch, nr), (X86, 102 | 117)) { 25 } else { 1 } {
+                    let call = Call { nr, arch, args: [first, 0, 0, 0, 0, 0] };
                     assert_eq!(run(&ours.program, &call).unwrap().0, oracle.run(&call), "{name} {call:x?}");
-                    if !matches!((arch, nr), (&X86, 102 | 117)) {
-                        break;
-                    }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn other_machines_profiles_decide_as_with_libseccomp() {
+    let known = known_names();
+    for host in [Arch::Aarch64, Arch::Riscv64] {
+        let architectures: Vec<_> = architectures(host).iter().map(ToString::to_string).collect();
+        for architectures in [vec![], architectures[..1].to_vec(), architectures] {
+            check_on(host, &Seccomp { architectures, ..default_profile() });
+        }
+        for seed in 1..=200 {
+            let random = &mut Random::new(seed);
+            let architectures = self::architectures(host).iter().map(ToString::to_string);
+            let architectures = architectures.filter(|_| random.below(3) > 0).collect();
+            let mut profile = Seccomp { architectures, ..random_profile(&known, random, false, &OPERATORS) };
+            // One entry a name: libseccomp's mistakes with several are the other test's.
+            let mut seen = Vec::new();
+            profile.syscalls.retain(|entry| {
+                let new = !seen.contains(&entry.names);
+                seen.push(entry.names.clone());
+                new && entry.args.len() < 2
+            });
+            let oracle = Oracle::on(host, &profile).unwrap();
+            assert_equal(&profile, &oracle, &mentioned(&profile), &edges(&profile, random, 24), &same);
         }
     }
 }
@@ -383,7 +442,11 @@ fn every_operator_is_libseccomps_on_every_argument() {
             for index in 0..6 {
                 let second = values[(i + 3) % values.len()];
                 let args = [(index, op, *value, second)];
-                check_mentioned(&profile("SCMP_ACT_KILL", &ALL, vec![entry(&["ioctl", "bind"], "SCMP_ACT_ALLOW", None, &args)]));
+                check_mentioned(&profile(
+                    "SCMP_ACT_KILL",
+                    &ALL,
+                    vec![entry(&["ioctl", "bind"], "SCMP_ACT_ALLOW", None, &args)],
+                ));
             }
         }
     }
@@ -391,7 +454,7 @@ fn every_operator_is_libseccomps_on_every_argument() {
 
 fn check_mentioned(profile: &Seccomp) {
     let oracle = Oracle::new(profile).unwrap();
-    assert_equal(profile, &oracle, &mentioned(profile), &edges(profile, &mut Random(1), 32), &same);
+    assert_equal(profile, &oracle, &mentioned(profile), &edges(profile, &mut Random::new(1), 32), &same);
 }
 
 #[test]
@@ -405,12 +468,11 @@ fn an_upper_bound_that_comes_first_is_libseccomps_too() {
             filter.add_arch(ScmpArch::from_str(arch).unwrap()).unwrap();
         }
         let condition = ScmpArgCompare::new(0, ScmpCompareOp::LessOrEqual, value);
-        filter
-            .add_rule_conditional(ScmpAction::Allow, ScmpSyscall::from_name("ioctl").unwrap(), &[condition])
-            .unwrap();
-        let newest = Oracle::new(&self::profile("SCMP_ACT_KILL", &ALL, vec![entry(&["ioctl"], "SCMP_ACT_ALLOW", None, &[])]));
-        let oracle = Oracle { program: export(&filter), newest: newest.unwrap().newest };
-        assert_equal(&profile, &oracle, &mentioned(&profile), &edges(&profile, &mut Random(1), 0), &same);
+        filter.add_rule_conditional(ScmpAction::Allow, ScmpSyscall::from_name("ioctl").unwrap(), &[condition]).unwrap();
+        let newest =
+            Oracle::new(&self::profile("SCMP_ACT_KILL", &ALL, vec![entry(&["ioctl"], "SCMP_ACT_ALLOW", None, &[])]));
+        let oracle = Oracle { host: Arch::X86_64, program: export(&filter), newest: newest.unwrap().newest };
+        assert_equal(&profile, &oracle, &mentioned(&profile), &edges(&profile, &mut Random::new(1), 0), &same);
     }
 }
 
@@ -447,8 +509,9 @@ fn a_program_with_long_jumps_decides_as_with_libseccomp() {
     let program = compile(&profile, "linux.seccomp", Arch::X86_64).unwrap().unwrap().program;
     assert!(program.iter().any(|i| i.code == 0x05 && i.k > 255), "no long jump in {}", program.len());
     check(&profile);
-    let many: Vec<_> =
-        (0..300).map(|i| entry(&["ioctl"], "SCMP_ACT_ALLOW", None, &[(1, "SCMP_CMP_EQ", i * 0x1_0000_0007, 0)])).collect();
+    let many: Vec<_> = (0..300)
+        .map(|i| entry(&["ioctl"], "SCMP_ACT_ALLOW", None, &[(1, "SCMP_CMP_EQ", i * 0x1_0000_0007, 0)]))
+        .collect();
     check_mentioned(&self::profile("SCMP_ACT_ERRNO", &ALL, many));
 }
 
@@ -456,6 +519,10 @@ fn a_program_with_long_jumps_decides_as_with_libseccomp() {
 struct Random(u64);
 
 impl Random {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -524,7 +591,7 @@ fn random_profiles_decide_as_with_libseccomp() {
     let known = known_names();
     let (checked, wrong) = (Cell::new(0), Cell::new(0));
     for seed in 1..=RANDOM_PROFILES {
-        let random = &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let random = &mut Random::new(seed);
         let profile = random_profile(&known, random, false, &OPERATORS);
         let oracle = Oracle::new(&profile).unwrap_or_else(|e| panic!("{e}\n{profile:#x?}"));
         let numbers = if seed % 50 == 0 { every_number().collect() } else { mentioned(&profile) };
@@ -557,7 +624,7 @@ fn random_conflicts_are_settled_or_refused_as_by_libseccomp() {
     for ops in [EQUAL, &["SCMP_CMP_EQ", "SCMP_CMP_GT"], &OPERATORS] {
         let (mut only_theirs, different) = (0, Cell::new(0));
         for seed in 1..=RANDOM_PROFILES / 2 {
-            let random = &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let random = &mut Random::new(seed);
             let profile = random_profile(&known, random, true, ops);
             let (oracle, ours) = (Oracle::new(&profile), compile(&profile, "linux.seccomp", Arch::X86_64));
             let oracle = match (oracle, ours) {

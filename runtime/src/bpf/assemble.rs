@@ -158,7 +158,7 @@ impl Assembler {
     /// Returns the rule's action if all conditions hold, else goes to `next`.
     fn rule(&mut self, rule: &Rule, width: Width, mut next: Entry) -> Entry {
         // The next rule may find its first word loaded already: in a list of values for one argument all rules do.
-        if !next.loaded.is_some_and(|(word, _)| leaves_word(rule, width) == Some(word)) {
+        if next.loaded.is_none_or(|(word, _)| leaves_word(rule, width) != Some(word)) {
             self.entered(&mut next);
         }
         let action = self.action(rule.action);

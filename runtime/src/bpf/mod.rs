@@ -23,8 +23,8 @@ use orlop_sys::seccomp::Instruction;
 use crate::config::Seccomp;
 use crate::error::{Error, Result};
 use assemble::{Assembler, Range, Verdict, Width};
-use rules::{Condition, Rule};
 pub use rules::{ACTIONS, OPERATORS};
+use rules::{Condition, Rule};
 use syscalls::{Number, Syscall};
 
 /// The largest program that the kernel takes, in instructions (`BPF_MAXINSNS`).
@@ -153,8 +153,13 @@ fn architecture(name: &str) -> Option<Named> {
         | "SCMP_ARCH_MIPSEL64"
         | "SCMP_ARCH_MIPSEL64N32"
         | "SCMP_ARCH_PPC64LE" => Named::Foreign,
-        "SCMP_ARCH_MIPS" | "SCMP_ARCH_MIPS64" | "SCMP_ARCH_MIPS64N32" | "SCMP_ARCH_PPC" | "SCMP_ARCH_PPC64"
-        | "SCMP_ARCH_S390" | "SCMP_ARCH_S390X" => Named::BigEndian,
+        "SCMP_ARCH_MIPS"
+        | "SCMP_ARCH_MIPS64"
+        | "SCMP_ARCH_MIPS64N32"
+        | "SCMP_ARCH_PPC"
+        | "SCMP_ARCH_PPC64"
+        | "SCMP_ARCH_S390"
+        | "SCMP_ARCH_S390X" => Named::BigEndian,
         _ => return None,
     })
 }
@@ -411,7 +416,9 @@ impl Section {
         match slot {
             Slot::Default => Verdict::Return(default),
             Slot::Return(action) => Verdict::Return(action),
-            Slot::Rules(at) => Verdict::Rules(self.rules.get(usize::from(at)).map_or(&[], Vec::as_slice), self.abi.width()),
+            Slot::Rules(at) => {
+                Verdict::Rules(self.rules.get(usize::from(at)).map_or(&[], Vec::as_slice), self.abi.width())
+            }
         }
     }
 
@@ -461,4 +468,164 @@ fn ranges<'a>(section: &'a Section, x32: Option<&'a Section>, default: u32) -> V
     push(3 * X32_BIT, Verdict::Return(x32_beyond));
     push(u32::MAX, Verdict::Return(skipped));
     ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn profile(json: &str) -> Seccomp {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn compiled(json: &str) -> Compiled {
+        compile(&profile(json), "linux.seccomp", Arch::X86_64).unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_field() {
+        let rule = |rest: &str| format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{{rest}}}]}}"#);
+        let default = |action: &str, rest: &str| format!(r#"{{"defaultAction":"{action}"{rest}}}"#);
+        let arg = |arg: &str| rule(&format!(r#""names":["read"],"action":"SCMP_ACT_KILL","args":[{arg}]"#));
+        for (json, want) in [
+            (default("ALLOW", ""), r#"defaultAction: unknown action "ALLOW""#),
+            (default("", r#","syscalls":[{}]"#), r#"defaultAction: unknown action """#),
+            (default("SCMP_ACT_NOTIFY", ""), "defaultAction: SCMP_ACT_NOTIFY cannot be the default"),
+            (default("SCMP_ACT_ALLOW", r#","defaultErrnoRet":1"#), "defaultErrnoRet: SCMP_ACT_ALLOW takes no errno"),
+            (default("SCMP_ACT_ERRNO", r#","defaultErrnoRet":4096"#), "defaultErrnoRet: larger than 4095"),
+            (default("SCMP_ACT_TRACE", r#","defaultErrnoRet":65536"#), "defaultErrnoRet: larger than 65535"),
+            (default("SCMP_ACT_ALLOW", r#","flags":["X"]"#), r#"flags[0]: unknown flag "X""#),
+            (default("SCMP_ACT_ALLOW", r#","architectures":["X"]"#), r#"architectures[0]: unknown architecture "X""#),
+            (
+                default("SCMP_ACT_ALLOW", r#","architectures":["SCMP_ARCH_X86","SCMP_ARCH_S390X"]"#),
+                "architectures[1]: SCMP_ARCH_S390X has another byte order than this machine",
+            ),
+            (rule(r#""names":["read"],"action":"KILL""#), r#"syscalls[0].action: unknown action "KILL""#),
+            (
+                rule(r#""names":["read"],"action":"SCMP_ACT_KILL","errnoRet":1"#),
+                "syscalls[0].errnoRet: SCMP_ACT_KILL takes no errno",
+            ),
+            (rule(r#""names":["read",""],"action":"SCMP_ACT_KILL""#), "syscalls[0].names[1]: empty"),
+            (
+                rule(r#""names":["read","write"],"action":"SCMP_ACT_NOTIFY""#),
+                "syscalls[0].names[1]: SCMP_ACT_NOTIFY cannot be used for write",
+            ),
+            (rule(r#""names":["read"],"action":"SCMP_ACT_NOTIFY""#), "listenerPath: missing, SCMP_ACT_NOTIFY needs it"),
+            (arg(r#"{"index":6,"op":"SCMP_CMP_EQ"}"#), "syscalls[0].args[0].index: 6 is not an argument"),
+            (arg(r#"{"index":4294967295,"op":"SCMP_CMP_EQ"}"#), "args[0].index: 4294967295 is not an argument"),
+            (arg(r#"{"index":5,"op":"EQ"}"#), r#"syscalls[0].args[0].op: unknown operator "EQ""#),
+        ] {
+            let e = compile(&profile(&json), "linux.seccomp", Arch::X86_64).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::InvalidSpec);
+            let e = e.to_string();
+            assert!(e.starts_with("linux.seccomp.") && e.contains(want), "{e:?} does not say {want:?}");
+        }
+    }
+
+    #[test]
+    fn rules_that_contradict_each_other_are_refused() {
+        let rule = |errno, args: &str| {
+            format!(r#"{{"names":["ioctl"],"action":"SCMP_ACT_ERRNO","errnoRet":{errno},"args":[{args}]}}"#)
+        };
+        let (one, two) = (r#"{"index":1,"op":"SCMP_CMP_EQ"}"#, r#"{"index":2,"op":"SCMP_CMP_EQ"}"#);
+        let both = format!("{one},{two}");
+        for (first, second, refused) in [(one, one, true), (one, both.as_str(), false), (&both, one, true)] {
+            let rules = [rule(1, first), rule(2, second)].join(",");
+            let json = format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rules}]}}"#);
+            match compile(&profile(&json), "linux.seccomp", Arch::X86_64) {
+                Ok(_) => assert!(!refused, "{json}"),
+                Err(e) => assert_eq!(e.to_string(), "linux.seccomp.syscalls[1]: contradicts an earlier rule"),
+            }
+        }
+    }
+
+    #[test]
+    fn no_action_and_no_rule_is_no_filter() {
+        assert_eq!(compile(&profile("{}"), "linux.seccomp", Arch::X86_64).unwrap(), None);
+    }
+
+    #[test]
+    fn flags_are_spec_allow_unless_the_profile_says_otherwise() {
+        for (flags, want) in [
+            ("", FLAG_SPEC_ALLOW),
+            (r#","flags":null"#, FLAG_SPEC_ALLOW),
+            (r#","flags":[]"#, 0),
+            (r#","flags":["SECCOMP_FILTER_FLAG_TSYNC"]"#, 0),
+            (r#","flags":["SECCOMP_FILTER_FLAG_LOG"]"#, FLAG_LOG),
+            (r#","flags":["SECCOMP_FILTER_FLAG_LOG","SECCOMP_FILTER_FLAG_SPEC_ALLOW"]"#, FLAG_LOG | FLAG_SPEC_ALLOW),
+            (r#","flags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]"#, 0),
+        ] {
+            let compiled = compiled(&format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW"{flags}}}"#));
+            assert_eq!(compiled.flags, want, "{flags}");
+            assert_eq!(compiled.warnings.len(), usize::from(flags.contains("KILLABLE")));
+        }
+    }
+
+    #[test]
+    fn a_rule_that_notifies_asks_for_a_listener() {
+        let compiled = compiled(
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/l","flags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+                "syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+        );
+        assert!(compiled.notify);
+        assert_eq!(compiled.flags, FLAG_NEW_LISTENER | FLAG_WAIT_KILLABLE_RECV);
+    }
+
+    #[test]
+    fn unknown_names_are_ignored_with_a_warning_and_foreign_ones_silently() {
+        let compiled = compiled(
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+                {"names":["read","s390_runtime_instr","set_tls","frobnicate"],"action":"SCMP_ACT_KILL"}]}"#,
+        );
+        assert_eq!(
+            compiled.warnings,
+            [r#"linux.seccomp.syscalls[0].names[3]: unknown system call "frobnicate" ignored"#]
+        );
+    }
+
+    #[test]
+    fn a_program_beyond_the_kernels_limit_is_refused() {
+        let rules = |count: usize| {
+            let rule = |i| {
+                let args = format!(r#"{{"index":0,"op":"SCMP_CMP_EQ","value":{}}}"#, i << 31);
+                format!(r#"{{"names":["ioctl"],"action":"SCMP_ACT_KILL","args":[{args}]}}"#)
+            };
+            let rules = (0..count).map(rule).collect::<Vec<_>>().join(",");
+            compile(
+                &profile(&format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rules}]}}"#)),
+                "linux.seccomp",
+                Arch::X86_64,
+            )
+        };
+        assert!(rules(1000).unwrap().unwrap().program.len() <= MAX_INSTRUCTIONS);
+        for count in [1200, 30_000] {
+            let e = rules(count).unwrap_err().to_string();
+            assert!(e.starts_with("linux.seccomp: takes ") && e.ends_with("limit is 4096"), "{e}");
+        }
+    }
+
+    #[test]
+    fn the_same_profile_gives_the_same_program() {
+        let json = r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86","SCMP_ARCH_X32"],"syscalls":[
+            {"names":["read","write","openat","clone3"],"action":"SCMP_ACT_ALLOW"},
+            {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_NE","value":40}]}]}"#;
+        assert_eq!(compiled(json), compiled(json));
+    }
+
+    #[test]
+    fn every_name_that_features_lists_is_known() {
+        for name in ACTIONS {
+            assert!(rules::action(name, None, "", "").is_ok(), "{name}");
+        }
+        for name in ARCHITECTURES {
+            assert!(architecture(name).is_some(), "{name}");
+        }
+        for op in OPERATORS {
+            let arg = crate::config::SyscallArg { op: op.into(), ..Default::default() };
+            assert!(rules::alternatives(&[arg], String::new).is_ok(), "{op}");
+        }
+        let seccomp = Seccomp { flags: Some(FLAGS.map(str::to_owned).into()), ..Seccomp::default() };
+        assert!(flags(&seccomp, "").is_ok());
+    }
 }
