@@ -1,5 +1,7 @@
 //! Our seccomp programs decide as those that runc builds with libseccomp: both are run in an interpreter.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
+
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::io::Read;
