@@ -9,10 +9,14 @@
 //!    leaves an action or the tests of the arguments.
 //!
 //! The verdicts are those of runc with libseccomp, which the engines' profiles were written for; a test runs our program
-//! and libseccomp's in an interpreter and compares them. Three places differ, all on purpose: a profile's errnoRet on
-//! an action that takes none is refused as the specification asks; on 32-bit architectures `SCMP_CMP_LE` after another
-//! condition is not inverted (libseccomp up to 2.5 at least); and of several overlapping rules with different actions
-//! the same one decides for every value (see [`rules::ordered`]).
+//! and libseccomp's in an interpreter and compares them. What differs on purpose:
+//!
+//! * errnoRet on an action that takes none is refused, as the specification asks; runc ignores it;
+//! * libseccomp 2.5 gets some profiles wrong that have several rules for one system call, one of them with several
+//!   conditions (a stale accumulator), or `SCMP_CMP_LE` behind another condition on a 32-bit architecture (inverted),
+//!   or as the first rule of x86 a part of `socketcall` (the number is not loaded). Here the rules mean what they say;
+//! * of several rules that match with different actions the same one decides for every value of the arguments, and
+//!   fewer such rules are refused ([`rules::ordered`]).
 
 mod assemble;
 mod rules;
@@ -530,7 +534,7 @@ mod tests {
         };
         let (one, two) = (r#"{"index":1,"op":"SCMP_CMP_EQ"}"#, r#"{"index":2,"op":"SCMP_CMP_EQ"}"#);
         let both = format!("{one},{two}");
-        for (first, second, refused) in [(one, one, true), (one, both.as_str(), false), (&both, one, true)] {
+        for (first, second, refused) in [(one, one, true), (one, both.as_str(), false), (&both, one, false)] {
             let rules = [rule(1, first), rule(2, second)].join(",");
             let json = format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rules}]}}"#);
             match compile(&profile(&json), "linux.seccomp", Arch::X86_64) {

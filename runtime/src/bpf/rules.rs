@@ -159,8 +159,10 @@ pub(super) fn narrowed(conditions: &[Condition], width: Width) -> impl Iterator<
 }
 
 /// The rules of one system call on one architecture, in the order in which they are tried. While all have the same
-/// action any order will do. Otherwise it is libseccomp's, as far as it has one: what is more specific comes first. An
-/// error is the entry of the profile that contradicts an earlier one, which libseccomp refuses too.
+/// action any order will do. Otherwise it is libseccomp's, as far as it has one: what is more specific comes first, and
+/// an exception to an earlier rule is ignored. An error is the entry of the profile that says otherwise under the very
+/// conditions of an earlier one. libseccomp also refuses a general rule after its exception; here the exception stands,
+/// because engines do write that: an argument of `socket` is none of `socketcall`, which makes a rule general.
 pub(super) fn ordered(rules: Vec<Rule>, width: Width) -> std::result::Result<Vec<Rule>, usize> {
     if rules.windows(2).all(|pair| matches!(pair, [a, b] if a.action == b.action)) {
         return Ok(rules);
@@ -171,7 +173,7 @@ pub(super) fn ordered(rules: Vec<Rule>, width: Width) -> std::result::Result<Vec
             if rule.conditions.len() > earlier.conditions.len() && rule.conditions.starts_with(&earlier.conditions) {
                 continue 'rules;
             }
-            if earlier.conditions.starts_with(&rule.conditions) {
+            if earlier.conditions == rule.conditions {
                 return Err(rule.source);
             }
         }
