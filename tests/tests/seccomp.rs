@@ -273,7 +273,9 @@ fn assert_equal(profile: &Seccomp, oracle: &Oracle, numbers: &[u32], args: &[[u6
     let ours = compile(profile, "linux.seccomp", oracle.host).unwrap().unwrap().program;
     let conditional = conditional(profile);
     for arch in [X86_64, X86, ARM, AARCH64, RISCV64, 0] {
-        for nr in numbers {
+        // All numbers of another machine are killed alike.
+        let of_host = abis(oracle.host).any(|(_, audit, _)| audit == arch);
+        for nr in numbers.iter().take(if of_host { usize::MAX } else { 4 }) {
             let args = if conditional.contains(&(arch, *nr)) { args } else { &args[..2] };
             for args in args {
                 let call = Call { nr: *nr, arch, args: *args };
@@ -636,7 +638,7 @@ fn random_conflicts_are_settled_or_refused_as_by_libseccomp() {
     let known = known_names();
     for ops in [EQUAL, &["SCMP_CMP_EQ", "SCMP_CMP_GT"], &OPERATORS] {
         let (mut refused, mut refused_by_both, different) = (0, 0, Cell::new(0));
-        for seed in 1..=RANDOM_PROFILES / 2 {
+        for seed in 1..=RANDOM_PROFILES / 4 {
             let random = &mut Random::new(seed);
             let profile = random_profile(&known, random, true, ops);
             let oracle = Oracle::with_refusal(Arch::X86_64, &profile).unwrap();
@@ -664,6 +666,6 @@ fn random_conflicts_are_settled_or_refused_as_by_libseccomp() {
         }
         println!("{ops:?}: {refused} refused, {refused_by_both} by us too; {} settled differently", different.get());
         assert!(refused_by_both > refused / 5, "{refused_by_both} of {refused}");
-        assert!(different.get() <= 55, "{}", different.get());
+        assert!(different.get() <= 30, "{}", different.get());
     }
 }

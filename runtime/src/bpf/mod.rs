@@ -2,10 +2,10 @@
 //!
 //! A filter is a function from a system call to an action. It is built in three steps, and each is a plain value:
 //!
-//! 1. every entry of the profile is checked and put in the kernel's terms ([`rules`]: action, conditions);
+//! 1. every entry of the profile is checked and put in the kernel's terms (`rules`: action, conditions);
 //! 2. for every architecture that this machine runs, a table says what happens to each system call number, and the
-//!    table becomes a list of ranges with the same verdict ([`Section`]);
-//! 3. the ranges become a program ([`assemble`]): dispatch by architecture, a binary tree over the ranges, and at its
+//!    table becomes a list of ranges with the same verdict (`Section`);
+//! 3. the ranges become a program (`assemble`): dispatch by architecture, a binary tree over the ranges, and at its
 //!    leaves an action or the tests of the arguments.
 //!
 //! The verdicts are those of runc with libseccomp, which the engines' profiles were written for; a test runs our program
@@ -16,7 +16,7 @@
 //!   conditions (a stale accumulator), or `SCMP_CMP_LE` behind another condition on a 32-bit architecture (inverted),
 //!   or as the first rule of x86 a part of `socketcall` (the number is not loaded). Here the rules mean what they say;
 //! * of several rules that match with different actions the same one decides for every value of the arguments, and
-//!   fewer such rules are refused ([`rules::ordered`]).
+//!   fewer such rules are refused (`rules::ordered`).
 
 mod assemble;
 mod rules;
@@ -33,6 +33,9 @@ use syscalls::{Number, Syscall};
 
 /// The largest program that the kernel takes, in instructions (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;
+
+/// Unknown names that are warned of one by one.
+const MAX_WARNINGS: usize = 32;
 
 /// `SECCOMP_FILTER_FLAG_LOG` (4.14).
 pub const FLAG_LOG: u32 = 1 << 1;
@@ -266,7 +269,7 @@ fn collect(
     sections: &mut [Section],
     warnings: &mut Vec<String>,
 ) -> Result<bool> {
-    let mut notify = false;
+    let (mut notify, mut unknown) = (false, 0usize);
     for (i, entry) in seccomp.syscalls.iter().enumerate() {
         let at = || format!("{field}.syscalls[{i}]");
         let action = rules::action(
@@ -281,7 +284,10 @@ fn collect(
                 if name.is_empty() {
                     return Err(Error::invalid(format_args!("{}.names[{j}]", at()), "empty"));
                 }
-                warnings.push(format!("{}.names[{j}]: unknown system call {name:?} ignored", at()));
+                unknown += 1;
+                if unknown <= MAX_WARNINGS {
+                    warnings.push(format!("{}.names[{j}]: unknown system call {name:?} ignored", at()));
+                }
                 continue;
             };
             if action == rules::NOTIFY && name == "write" {
@@ -298,24 +304,22 @@ fn collect(
                 for conditions in &alternatives {
                     section.add(syscall, conditions, action, i);
                 }
+                // Every rule takes two instructions at least. Checked early: memory, and quadratic time to order them.
+                if section.rule_count > MAX_INSTRUCTIONS / 2 {
+                    return Err(too_long(field, section.rule_count.saturating_mul(2)));
+                }
             }
         }
         notify |= action == rules::NOTIFY && !entry.names.is_empty();
+    }
+    if unknown > MAX_WARNINGS {
+        warnings.push(format!("{field}.syscalls: {} more unknown system calls ignored", unknown - MAX_WARNINGS));
     }
     Ok(notify)
 }
 
 fn program(mut sections: Vec<Section>, default: u32, field: &str) -> Result<Vec<Instruction>> {
-    let too_long = |count: usize| {
-        let what = format_args!("takes {count} BPF instructions, the kernel's limit is {MAX_INSTRUCTIONS}").to_string();
-        Err(Error::invalid(field, what))
-    };
     for section in &mut sections {
-        // Every rule takes two instructions at least. Checked here too, because ordering takes quadratic time.
-        let rules: usize = section.rules.iter().map(Vec::len).sum();
-        if rules > MAX_INSTRUCTIONS / 2 {
-            return too_long(rules.saturating_mul(2));
-        }
         section.order(field)?;
     }
     let mut assembler = Assembler::new(default);
@@ -332,7 +336,13 @@ fn program(mut sections: Vec<Section>, default: u32, field: &str) -> Result<Vec<
     }
     assembler.dispatch(&dispatch, rules::KILL_THREAD);
     let program = assembler.finish();
-    if program.len() > MAX_INSTRUCTIONS { too_long(program.len()) } else { Ok(program) }
+    if program.len() > MAX_INSTRUCTIONS { Err(too_long(field, program.len())) } else { Ok(program) }
+}
+
+fn too_long(field: &str, least: usize) -> Error {
+    let what =
+        format_args!("takes {least} BPF instructions or more, the kernel's limit is {MAX_INSTRUCTIONS}").to_string();
+    Error::invalid(field, what)
 }
 
 /// What happens to one system call of a table.
@@ -351,13 +361,15 @@ struct Section {
     /// By [`Number::index`].
     slots: Vec<Slot>,
     rules: Vec<Vec<Rule>>,
+    /// How many there are in `rules`.
+    rule_count: usize,
     /// The largest number that the profile mentions, whatever for.
     newest: Option<Number>,
 }
 
 impl Section {
     fn new(audit: u32, abi: Abi) -> Self {
-        Self { audit, abi, slots: vec![Slot::Default; Number::COUNT], rules: Vec::new(), newest: None }
+        Self { audit, abi, slots: vec![Slot::Default; Number::COUNT], rules: Vec::new(), rule_count: 0, newest: None }
     }
 
     /// Takes note of how new the profile is. Like runc this leaves out the parts of combined calls, which libseccomp
@@ -392,16 +404,19 @@ impl Section {
             Slot::Rules(at) if rule.conditions.is_empty() => {
                 *slot = Slot::Return(rule.action);
                 if let Some(rules) = self.rules.get_mut(usize::from(at)) {
+                    self.rule_count -= rules.len();
                     rules.clear();
                 }
             }
             Slot::Default => {
                 *slot = Slot::Rules(u16::try_from(self.rules.len()).unwrap_or(u16::MAX));
                 self.rules.push(vec![rule]);
+                self.rule_count += 1;
             }
             Slot::Rules(at) => {
                 if let Some(rules) = self.rules.get_mut(usize::from(at)) {
                     rules.push(rule);
+                    self.rule_count += 1;
                 }
             }
         }
@@ -586,6 +601,11 @@ mod tests {
             compiled.warnings,
             [r#"linux.seccomp.syscalls[0].names[3]: unknown system call "frobnicate" ignored"#]
         );
+        let names = vec![r#""x""#; 40].join(",");
+        let rule = format!(r#"{{"names":[{names}],"action":"SCMP_ACT_KILL"}}"#);
+        let warnings = self::compiled(&format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rule}]}}"#)).warnings;
+        assert_eq!(warnings.len(), 33);
+        assert_eq!(warnings[32], "linux.seccomp.syscalls: 8 more unknown system calls ignored");
     }
 
     #[test]
