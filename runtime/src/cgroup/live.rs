@@ -13,7 +13,7 @@ use orlop_sys::rustix::io::{pread, write};
 use orlop_sys::rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
 
-use super::{Dir, Filter, Plan, Record, Set, Write, clean};
+use super::{Dir, Filter, Plan, Record, Set, Write, below_root, clean};
 use crate::error::{At, Error, ErrorKind, Result};
 
 /// The largest file that is read from /proc or a cgroup; a cgroup.procs of 100,000 pids has 0.8 MiB.
@@ -115,7 +115,8 @@ impl Cgroup {
     pub fn open(record: &Record) -> Result<Self> {
         for dir in &record.0 {
             // A record is a file: whoever damages it must not get the host's own processes killed.
-            if dir.path == "/" || clean(&dir.path) != dir.path || !dir.mount.starts_with("/sys/fs/cgroup") {
+            let clean = |path: &str| path != "/" && clean(path) == path;
+            if !clean(&dir.path) || !clean(&dir.mount) || !below_root(&dir.mount) {
                 return Err(Error::invalid("state", format_args!("no cgroup directory: {}", dir.full())));
             }
         }
@@ -284,12 +285,12 @@ impl Cgroup {
                 Ok(())
             }
             Filter::V2 { program, rules_allow_all } => {
-                let dir = self.v2_fd()?.try_clone().at(|| "duplicate the cgroup's descriptor")?;
+                let fresh = !self.made.is_empty();
+                let dir = self.v2_fd()?;
                 let mut old = Vec::new();
-                // A fresh directory has none.
-                if self.made.is_empty() {
+                if !fresh {
                     let mut ids = [0; bpf::MAX_PROGRAMS];
-                    let count = bpf::query_device_filters(&dir, &mut ids).at(|| "list the cgroup's device filters")?;
+                    let count = bpf::query_device_filters(dir, &mut ids).at(|| "list the cgroup's device filters")?;
                     old = ids.iter().take(count).filter_map(|id| bpf::program_by_id(*id).ok()).collect();
                 }
                 if *rules_allow_all && old.is_empty() {
@@ -304,11 +305,11 @@ impl Cgroup {
                     [only] => Some(only),
                     _ => None,
                 };
-                bpf::attach_device_filter(&dir, &new, replace)
+                bpf::attach_device_filter(dir, &new, replace)
                     .at(|| "linux.resources.devices: attach the eBPF device filter")?;
                 if replace.is_none() {
                     for program in &old {
-                        bpf::detach_device_filter(&dir, program).at(|| "detach the former device filter")?;
+                        bpf::detach_device_filter(dir, program).at(|| "detach the former device filter")?;
                     }
                 }
                 Ok(())
@@ -368,7 +369,7 @@ impl Cgroup {
             loop {
                 // A process that forks meanwhile can leave the freezer half-way; writing again makes it go on.
                 put(CWD, &file, want.as_bytes()).at(|| format!("write {want} to {file}"))?;
-                if read(CWD, &file).at(|| format!("read {file}"))?.trim() == want {
+                if read_one(CWD, &file).at(|| format!("read {file}"))?.trim() == want {
                     return Ok(());
                 }
                 if Instant::now() >= deadline {
@@ -402,7 +403,7 @@ impl Cgroup {
             (None, Some(dir)) => format!("{dir}/cgroup.freeze"),
             (None, None) => return Ok(false),
         };
-        match read(CWD, &file) {
+        match read_one(CWD, &file) {
             Ok(state) => Ok(matches!(state.trim(), "1" | "FROZEN" | "FREEZING")),
             Err(Errno::NOENT | Errno::NODEV) => Ok(false),
             Err(errno) => Err(Error::os(format_args!("read {file}"), errno)),
@@ -588,7 +589,7 @@ fn fill_cpuset(dir: &Dir, cpus: &str, mems: &str) -> Result<()> {
 /// The value of `file` in the cgroup `path`; an empty one, as a parent that was just made has, is filled first.
 fn inherited_cpuset(mount: &str, path: &str, file: &str) -> Result<String> {
     let full = format!("{mount}{path}/{file}");
-    let mut value = read(CWD, &full).at(|| format!("read {full}"))?;
+    let mut value = read_one(CWD, &full).at(|| format!("read {full}"))?;
     value.truncate(value.trim_end().len());
     if let (true, Some((parent, _))) = (value.is_empty(), path.rsplit_once('/')) {
         value = inherited_cpuset(mount, parent, file)?;
@@ -601,11 +602,11 @@ fn inherited_cpuset(mount: &str, path: &str, file: &str) -> Result<String> {
 /// cannot be handed down are noticed when a limit needs them.
 fn enable_controllers(dir: &Dir, fd: &OwnedFd, plan: &Plan) -> Result<()> {
     let top = format!("{}/cgroup.controllers", dir.mount);
-    let available = read(CWD, &top).at(|| format!("read {top}"))?;
+    let available = read_one(CWD, &top).at(|| format!("read {top}"))?;
     if available.trim().is_empty() {
         return Ok(());
     }
-    let here = read(fd, "cgroup.controllers").at(|| format!("read {}/cgroup.controllers", dir.full()))?;
+    let here = read_one(fd, "cgroup.controllers").at(|| format!("read {}/cgroup.controllers", dir.full()))?;
     let missing = |c: &&str| !here.split_whitespace().any(|h| h == *c);
     if !available.split_whitespace().any(|c| missing(&c)) {
         return Ok(());
@@ -775,6 +776,21 @@ fn put(dir: impl AsFd, path: &str, value: &[u8]) -> Sys<()> {
 
 /// The text of a small file of /proc or a cgroup.
 pub(super) fn read(dir: impl AsFd, path: &str) -> Sys<String> {
+    read_in(dir, path, Records::Many)
+}
+
+/// The text of a file that the kernel writes in one go, where a read that does not fill the buffer is the last.
+pub(super) fn read_one(dir: impl AsFd, path: &str) -> Sys<String> {
+    read_in(dir, path, Records::One)
+}
+
+#[derive(PartialEq)]
+enum Records {
+    One,
+    Many,
+}
+
+fn read_in(dir: impl AsFd, path: &str, records: Records) -> Sys<String> {
     let fd = rfs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut text = vec![0; 4096];
     let mut filled = 0;
@@ -782,8 +798,11 @@ pub(super) fn read(dir: impl AsFd, path: &str) -> Sys<String> {
         match orlop_sys::rustix::io::read(&fd, text.get_mut(filled..).unwrap_or_default()) {
             Ok(0) => break,
             Ok(n) => filled += n,
-            Err(Errno::INTR) => {}
+            Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
+        }
+        if filled < text.len() && records == Records::One {
+            break;
         }
         if filled == text.len() {
             if filled >= MAX_FILE {

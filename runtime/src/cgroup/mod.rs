@@ -13,6 +13,9 @@ mod live;
 mod v1;
 mod v2;
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::fmt::Display;
 
@@ -55,7 +58,7 @@ impl Layout {
     /// Asks the kernel. On a pure v2 host this costs a statfs and the reading of /proc/self/cgroup.
     pub fn probe() -> Result<Self> {
         let pure = statfs(ROOT).is_ok_and(|s| s.f_type == CGROUP2_SUPER_MAGIC);
-        let own = live::read(CWD, "/proc/self/cgroup").at(|| "read /proc/self/cgroup")?;
+        let own = live::read_one(CWD, "/proc/self/cgroup").at(|| "read /proc/self/cgroup")?;
         if pure {
             return Ok(Self::pure_v2(ROOT, &own));
         }
@@ -93,6 +96,10 @@ impl Layout {
                 };
                 let mut front = front.split(' ').skip(3);
                 let (root, point) = (unescape(front.next()?), unescape(front.next()?));
+                // The same trees may be mounted for others, such as below a container's root.
+                if !below_root(&point) {
+                    return None;
+                }
                 Some(Mount { root, point, v2, options: back.nth(1).unwrap_or_default() })
             })
             .collect();
@@ -126,6 +133,10 @@ impl Layout {
     fn hierarchies(&self) -> impl Iterator<Item = &Hierarchy> {
         self.v1.iter().chain(&self.unified)
     }
+}
+
+fn below_root(mount: &str) -> bool {
+    mount.strip_prefix(ROOT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.
