@@ -132,6 +132,40 @@ fn the_kernel_takes_every_device_program() {
 }
 
 #[test]
+fn a_process_that_is_in_the_v1_trees_alone_is_killed_as_well() {
+    let Some(layout) = layout().filter(|l| !l.v1.is_empty()) else {
+        println!("skipped: no v1 hierarchies");
+        return;
+    };
+    let plan = plan("v1only", DENY_ALL, &layout);
+    let mut cgroup = Cgroup::create(&plan).unwrap();
+    cgroup.keep();
+    let mut v1 = plan.record();
+    v1.0.retain(|d| !d.controllers.is_empty());
+    let mut child = spawn(&v1, "sleep 100; :");
+    finish(&cgroup, &mut child);
+}
+
+#[test]
+fn a_delegated_cgroup_belongs_to_the_containers_root() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(layout) = layout() else { return };
+    let id = format!("orlop-test-{}-owner", std::process::id());
+    let plan = Plan::new(&id, "", None, &layout, Some(12345)).unwrap();
+    let cgroup = Cgroup::create(&plan).unwrap();
+    let dir = plan.record().0[0].full();
+    let owner = |file: &str| fs::metadata(format!("{dir}/{file}")).unwrap().uid();
+    // v1 is never delegated.
+    let want = if layout.is_v2() { 12345 } else { 0 };
+    assert_eq!((owner("."), owner("cgroup.procs")), (want, want));
+    if layout.is_v2() {
+        assert_eq!((owner("cgroup.subtree_control"), owner("cgroup.freeze")), (want, 0));
+    }
+    drop(cgroup);
+    assert!(!Path::new(&dir).exists());
+}
+
+#[test]
 fn a_frozen_container_stands_still_and_can_be_killed() {
     let Some(layout) = layout() else { return };
     let plan = plan("freeze", DENY_ALL, &layout);

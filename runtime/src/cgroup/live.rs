@@ -445,7 +445,9 @@ impl Cgroup {
             match put(CWD, &format!("{dir}/cgroup.kill"), b"1") {
                 // cgroup.kill reaches what a v2 freezer holds, but not what a v1 one does.
                 Ok(()) if self.dirs.len() == 1 => return Ok(()),
-                Ok(()) => return self.thaw_if_frozen(),
+                // And who was moved in the v1 trees alone is not in it.
+                Ok(()) if self.all_in(&dir)? => return self.thaw_if_frozen(),
+                Ok(()) => {}
                 // Gone, or a kernel that is older; or a threaded cgroup.
                 Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => {}
                 Err(errno) => return Err(Error::os(format_args!("write to {dir}/cgroup.kill"), errno)),
@@ -467,6 +469,13 @@ impl Cgroup {
                 self.thaw_if_frozen()
             }
         }
+    }
+
+    /// Whether the v2 directory of a hybrid host has every process that the v1 trees count.
+    fn all_in(&self, v2: &str) -> Result<bool> {
+        let mut unified = Vec::new();
+        collect_pids(v2, MAX_DEPTH, &mut unified).at(|| format!("read the processes of {v2}"))?;
+        Ok(self.pids()?.iter().all(|pid| unified.contains(pid)))
     }
 
     fn thaw_if_frozen(&self) -> Result<()> {
@@ -535,10 +544,17 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if !self.kept {
-            for path in self.made.iter().rev() {
-                // What is still in use, or used by others by now, stays; a `delete` by the record finds it.
-                let _ = rfs::unlinkat(CWD, path, AtFlags::REMOVEDIR);
+        if self.kept {
+            return;
+        }
+        let deadline = Instant::now() + Duration::from_millis(100);
+        for path in self.made.iter().rev() {
+            // A child that was killed a moment ago may still be on its way out. What stays in use, as a parent that
+            // others have begun to use, stays; the leaf is also found by a `delete` through the record.
+            let ours = self.dirs.iter().any(|d| d.full() == *path);
+            while rfs::unlinkat(CWD, path, AtFlags::REMOVEDIR) == Err(Errno::BUSY) && ours && Instant::now() < deadline
+            {
+                sleep(Duration::from_micros(200));
             }
         }
     }
