@@ -228,6 +228,13 @@ fn sub_cgroups_are_joined_listed_killed_and_removed() {
     let join = cgroup.join(Some(&SubCgroup::parse("/inner").unwrap())).unwrap();
     assert_eq!(join.tasks.len() + usize::from(join.v2.is_some()), plan.record().0.len());
     assert!(cgroup.join(Some(&SubCgroup::parse("other").unwrap())).is_err());
+    if layout.is_v2() {
+        use std::os::fd::AsRawFd;
+        let beside = cgroup.join_beside(child.id()).unwrap().v2.unwrap();
+        let path = fs::read_link(format!("/proc/self/fd/{}", beside.as_raw_fd())).unwrap();
+        assert_eq!(path, Path::new(&inner.0[0].full()));
+        assert!(cgroup.join_beside(std::process::id()).is_err());
+    }
     let e = Cgroup::create(&plan).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::WrongStatus);
     assert!(e.to_string().starts_with("container's cgroup is not empty: "), "{e}");
@@ -292,6 +299,21 @@ fn v1_limits_are_in_force_and_change_in_either_order() {
         assert_eq!(value("memory", "memory.limit_in_bytes"), memory.to_string());
         assert_eq!(value("memory", "memory.memsw.limit_in_bytes"), memory.to_string());
     }
+    let holder = "(head -c 12000000 /dev/zero; sleep 100) | tail -c 12000000 > /dev/null; :";
+    let mut child = spawn(&record, holder);
+    let end = soon();
+    while value("memory", "memory.usage_in_bytes").parse::<u64>().unwrap() < 12_000_000 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let small = Plan::update(&record, &resources(r#"{"memory":{"limit":4194304,"swap":4194304}}"#)).unwrap();
+    let e = cgroup.apply(&small).unwrap_err().to_string();
+    assert!(
+        e.starts_with("linux.resources.memory.limit: unable to set memory limit to 4194304 (current usage: "),
+        "{e}"
+    );
+    cgroup.kill_all().unwrap();
+    child.wait().unwrap();
+    assert!(cgroup.wait_empty(soon()).unwrap());
     let eater = "head -c 60000000 /dev/zero | tail -c 60000000 > /dev/null; sleep 100";
     let mut child = spawn(&record, eater);
     let end = soon();
