@@ -325,6 +325,36 @@ fn v1_limits_are_in_force_and_change_in_either_order() {
     assert!(kills > 0);
 }
 
+#[test]
+fn v2_controllers_are_handed_down_the_whole_path_and_missing_ones_are_named() {
+    let Some(layout) = layout().filter(Layout::is_v2) else {
+        println!("skipped: not a pure v2 host");
+        return;
+    };
+    let id = format!("orlop-test-{}-down", std::process::id());
+    let at = |json: &str| Plan::new("x", &format!("/{id}/a/b"), Some(&resources(json)), &layout, None).unwrap();
+    let plan = at(r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#);
+    let dir = plan.record().0[0].full();
+    let mut cgroup = Cgroup::create(&plan).unwrap();
+    let controllers = |dir: &str| fs::read_to_string(format!("{dir}/cgroup.controllers")).unwrap();
+    assert_eq!(controllers(&dir), controllers("/sys/fs/cgroup"));
+    if controllers(&dir).contains("hugetlb") && Path::new(&format!("{dir}/hugetlb.2MB.max")).exists() {
+        cgroup.apply(&plan).unwrap();
+        for file in ["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"] {
+            assert_eq!(fs::read_to_string(format!("{dir}/{file}")).unwrap(), "4194304\n");
+        }
+    } else {
+        println!("skipped in part: no hugetlb controller");
+    }
+    let e = cgroup.apply(&at(r#"{"unified":{"nonesuch.max":"1"}}"#)).unwrap_err();
+    let want = "linux.resources.unified.nonesuch.max: the cgroup controller nonesuch is not available";
+    assert_eq!((e.to_string().as_str(), e.kind()), (want, ErrorKind::Unsupported));
+    let e = cgroup.apply(&at(r#"{"unified":{"cgroup.max.depth":"x"}}"#)).unwrap_err().to_string();
+    assert!(e.contains("cgroup.max.depth: EINVAL"), "{e}");
+    drop(cgroup);
+    assert!(!Path::new(&format!("/sys/fs/cgroup/{id}")).exists());
+}
+
 /// Everything above again, where v2 is all there is.
 #[test]
 fn a_pure_v2_view_serves_as_well() {
