@@ -96,20 +96,19 @@ impl Devices {
                 };
             }
             let any_kind = matches!(rule.r#type.as_str(), "a" | "");
-            // An absent access list grants nothing, and withholds everything.
-            if access == 0 && (!rule.allow || any_kind) {
-                access = ALL;
+            if access == 0 {
+                return Err(Error::invalid(field("access"), "cannot be empty"));
             }
             let kinds: &[Kind] = match rule.r#type.as_str() {
                 "b" => &[Kind::Block],
-                "c" | "u" => &[Kind::Char],
+                "c" => &[Kind::Char],
                 "a" | "" => &[Kind::Block, Kind::Char],
                 other => return Err(Error::invalid(field("type"), format_args!("unknown device type {other:?}"))),
             };
             if any_kind && major.is_none() && minor.is_none() && access == ALL {
                 devices.default_allow = rule.allow;
                 devices.rules.clear();
-            } else if access != 0 {
+            } else {
                 devices.rules.extend(kinds.iter().map(|&kind| Rule { allow: rule.allow, kind, major, minor, access }));
             }
         }
@@ -439,7 +438,7 @@ mod tests {
                     r#type: ["a", "b", "c", "c", "b", ""][random.below(6) as usize].into(),
                     major: (random.below(3) > 0).then(|| random.below(3) as i64),
                     minor: (random.below(3) > 0).then(|| random.below(3) as i64),
-                    access: ["rwm", "rw", "r", "w", "m", "rm", ""][random.below(7) as usize].into(),
+                    access: ["rwm", "rw", "r", "w", "m", "rm"][random.below(6) as usize].into(),
                 })
                 .collect();
             let d = Devices::new(&rules).unwrap();
@@ -530,7 +529,9 @@ mod tests {
     fn odd_rules_are_refused_with_their_place() {
         for (text, want) in [
             ("allow p 1:3 rwm", "linux.resources.devices[0].type: unknown device type \"p\""),
+            ("allow u 1:3 r", "linux.resources.devices[0].type: unknown device type \"u\""),
             ("allow c 1:3 rx", "linux.resources.devices[0].access: unknown access 'x'"),
+            ("allow c 1:3", "linux.resources.devices[0].access: cannot be empty"),
             ("allow c -2:3 r", "linux.resources.devices[0].major: no device number: -2"),
             ("allow c 1:4294967296 r", "linux.resources.devices[0].minor: no device number: 4294967296"),
         ] {
