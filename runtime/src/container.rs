@@ -8,7 +8,7 @@ use orlop_sys::rustix::process::{Pid, PidfdFlags, pidfd_open};
 use orlop_sys::rustix::time::{ClockId, clock_gettime};
 use orlop_sys::{Errno, OwnedFd};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::store::{ContainerId, Contents, Fifo, Record, StateDir, Store};
 
@@ -107,6 +107,11 @@ pub struct Container {
 }
 
 impl Container {
+    /// A container from what its directory says.
+    pub fn new(dir: StateDir, record: Record) -> Self {
+        Self { dir, record }
+    }
+
     /// Opens a container to look at it. `NotFound` when there is none; other errors for one that has no record (yet)
     /// or a corrupt one.
     pub fn open(store: &Store, id: &ContainerId) -> Result<Self> {
@@ -122,7 +127,7 @@ impl Container {
 
     fn read(dir: StateDir) -> Result<Self> {
         match dir.read()? {
-            Contents::Record(record) => Ok(Self { dir, record: *record }),
+            Contents::Record(record) => Ok(Self::new(dir, *record)),
             Contents::Incomplete(_) => Err(Error::new(
                 ErrorKind::WrongStatus,
                 format!(
@@ -159,7 +164,12 @@ impl Container {
 
     /// Its cgroup, when it has one of its own that still exists.
     pub fn cgroup(&self) -> Result<Option<Cgroup>> {
-        self.record.cgroup.as_ref().map(Cgroup::open).transpose()
+        self.record.cgroup.as_ref().map_or(Ok(None), existing_cgroup)
+    }
+
+    /// Whether it was created since the machine was booted. If not, its pid and its cgroup are somebody else's.
+    pub fn is_of_this_boot(&self) -> Result<bool> {
+        Ok(self.record.boot_id == boot_id()?)
     }
 
     /// Looks at the process, the freezer and the fifo, in this order.
@@ -200,6 +210,15 @@ impl Container {
             Err(e) => return Err(Error::os(format_args!("open process {}", self.record.pid), e)),
         };
         Ok(init_lives(&self.record)?.then_some(pidfd))
+    }
+}
+
+/// Opens a recorded cgroup, unless it is gone.
+pub(crate) fn existing_cgroup(record: &cgroup::Record) -> Result<Option<Cgroup>> {
+    match Cgroup::open(record) {
+        Ok(cgroup) => Ok(Some(cgroup)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
 }
 

@@ -45,6 +45,9 @@ pub const FIFO: &str = "exec.fifo";
 const DELETED: &str = ".del";
 /// The name under which a record is written before it is renamed to [`STATE`].
 const STATE_TEMP: &str = ".state.json.tmp";
+/// Everything that can be in a container's directory. A directory without a readable intent or record is only taken
+/// for a container's when it holds nothing else, so that a wrong --root can't make `delete --force` remove the world.
+const OURS: [&str; 5] = [INTENT, CONFIG, STATE, FIFO, STATE_TEMP];
 /// The largest state.json that is read, in bytes.
 const MAX_STATE: usize = 1 << 20;
 /// The longest target that a symlink can have on Linux (PATH_MAX without its NUL), in bytes.
@@ -240,22 +243,23 @@ impl Store {
         self.sweep();
         let root = self.root.as_ref().ok_or_else(not_found)?;
         mkdirat(root, id.as_str(), Mode::RWXU | Mode::XGRP | Mode::XOTH).map_err(|e| match e {
-            Errno::EXIST => Error::new(ErrorKind::AlreadyExists, "container with given ID already exists"),
+            Errno::EXIST => exists(),
             e => Error::os(format_args!("make the directory of container {id}"), e),
         })?;
-        // From here on a `delete --force` may come in between: it finds an empty directory and removes it.
-        let mut dir = self.dir(id).map_err(|e| self.unclaim(id, e))?;
-        dir.lock(self).map_err(|e| self.unclaim(id, e))?;
-        Ok(Claim { store: self, dir, kept: false })
-    }
-
-    /// Takes back an empty claim.
-    fn unclaim(&self, id: &ContainerId, e: Error) -> Error {
-        if let Some(root) = &self.root {
-            // It may be gone already, or be somebody else's who filled it; either is fine.
+        // A delete may come in between here, and another create after it: then whoever has the lock first goes on.
+        let mut dir = self.dir(id).inspect_err(|_| {
+            // For want of an fd, say. Only an empty directory goes, so nothing is lost if it is another's by now.
             let _ = unlinkat(root, id.as_str(), AtFlags::REMOVEDIR);
+        })?;
+        dir.lock(self).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::new(e.kind(), "container was deleted while it was being created"),
+            _ => e,
+        })?;
+        match statat(&dir.fd, INTENT, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(Claim { store: self, dir, kept: false }),
+            Ok(_) => Err(exists()),
+            Err(e) => Err(Error::os(format_args!("stat {id}/{INTENT}"), e)),
         }
-        e
     }
 
     /// The directory of an existing container.
@@ -292,22 +296,26 @@ impl Store {
     pub fn remove(&self, dir: &StateDir) -> Result<()> {
         let root = self.root.as_ref().ok_or_else(not_found)?;
         let what = || format!("remove the state of container {}", dir.id);
-        let ino = fstat(&dir.fd).at(what)?.st_ino;
-        let name = format!("{DELETED}/{ino:x}");
-        loop {
+        // Unique among the directories that exist.
+        let name = format!("{:x}", fstat(&dir.fd).at(what)?.st_ino);
+        let deleted = loop {
             match mkdirat(root, DELETED, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(e) => return Err(Error::os(what(), e)),
             }
-            match renameat_with(root, dir.id.as_str(), root, &name, RenameFlags::NOREPLACE) {
-                Ok(()) => break,
-                // Somebody who was done took `.del` away in between. The container itself can't be gone: it is locked.
+            // Others who are done take `.del` away: then once more. The container itself is locked, so it stays.
+            let moved = openat(root, DELETED, OPEN_DIR, Mode::empty()).and_then(|deleted| {
+                renameat_with(root, dir.id.as_str(), &deleted, &name, RenameFlags::NOREPLACE)?;
+                Ok(deleted)
+            });
+            match moved {
+                Ok(deleted) => break deleted,
                 Err(Errno::NOENT) if dir.is_current(self)? => {}
                 Err(e) => return Err(Error::os(what(), e)),
             }
-        }
+        };
         empty(dir.fd.as_fd(), MAX_DEPTH).at(what)?;
-        unlinkat(root, &name, AtFlags::REMOVEDIR).or_else(gone_is_fine).at(what)?;
+        unlinkat(&deleted, &name, AtFlags::REMOVEDIR).or_else(gone_is_fine).at(what)?;
         // Not empty when others are deleting, too.
         let _ = unlinkat(root, DELETED, AtFlags::REMOVEDIR);
         Ok(())
@@ -403,6 +411,31 @@ impl StateDir {
         Ok(fstat(&self.fd).at(|| format!("stat the directory of container {}", self.id))?.st_uid)
     }
 
+    /// Refuses a container that another user than root made: a record of theirs could make us kill any process.
+    pub fn check_owner(&self) -> Result<()> {
+        self.refuse_owner(self.owner()?)
+    }
+
+    fn refuse_owner(&self, uid: u32) -> Result<()> {
+        if uid == 0 || uid == geteuid().as_raw() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Os, format!("container {} belongs to user {uid}", self.id)))
+    }
+
+    /// Whether nothing is in it that a container's directory would not hold.
+    pub fn holds_only_ours(&self) -> Result<bool> {
+        let what = || format!("read the directory of container {}", self.id);
+        for entry in Dir::read_from(&self.fd).at(what)? {
+            let entry = entry.at(what)?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") && !OURS.iter().any(|ours| ours.as_bytes() == name) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Takes the lock that every changing operation holds, waiting up to 10 s for the one that has it.
     /// `NotFound` when that one deleted the container.
     pub fn lock(&mut self, store: &Store) -> Result<()> {
@@ -429,10 +462,21 @@ impl StateDir {
         let what = || format!("stat the directory of container {}", self.id);
         let root = store.root.as_ref().ok_or_else(not_found)?;
         let here = fstat(&self.fd).at(what)?;
+        self.refuse_owner(here.st_uid)?;
         match statat(root, self.id.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(there) => Ok((here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)),
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(Error::os(what(), e)),
+        }
+    }
+
+    /// Whether this is the directory of a container rather than something else that lies in the root.
+    pub fn is_container(&self, contents: &Contents) -> Result<bool> {
+        match contents {
+            Contents::Record(_) => Ok(true),
+            Contents::Incomplete(intent) => Ok(intent.is_some()),
+            Contents::Corrupt { intent: Some(_), .. } => Ok(true),
+            Contents::Corrupt { intent: None, .. } => self.holds_only_ours(),
         }
     }
 
@@ -554,6 +598,10 @@ enum Unread {
     /// Of the wrong kind or size; begins with its name.
     Unfit(String),
     Os(Errno),
+}
+
+fn exists() -> Error {
+    Error::new(ErrorKind::AlreadyExists, "container with given ID already exists")
 }
 
 fn not_found() -> Error {
