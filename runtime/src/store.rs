@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ROOT/ID/            the claim: mkdir decides who creates ID; flock on the directory itself is the lock
-//!     intent          symlink: what is about to be made (id, boot id, cgroup), before anything is made
+//!     intent          symlink: what is about to be made (id, boot id, cgroup), before anything is made;
+//!                     if it is long, it goes on in intent.1, ..., which are written first
 //!     config.json     the configuration, byte for byte
 //!     state.json      header with length and checksum, then the record; written last, atomically
 //!     exec.fifo       where init waits for `start`
@@ -45,13 +46,12 @@ pub const FIFO: &str = "exec.fifo";
 const DELETED: &str = ".del";
 /// The name under which a record is written before it is renamed to [`STATE`].
 const STATE_TEMP: &str = ".state.json.tmp";
-/// Everything that can be in a container's directory. A directory without a readable intent or record is only taken
-/// for a container's when it holds nothing else, so that a wrong --root can't make `delete --force` remove the world.
-const OURS: [&str; 5] = [INTENT, CONFIG, STATE, FIFO, STATE_TEMP];
 /// The largest state.json that is read, in bytes.
 const MAX_STATE: usize = 1 << 20;
-/// The longest target that a symlink can have on Linux (PATH_MAX without its NUL), in bytes.
-const MAX_INTENT: usize = 4095;
+/// What one symlink holds of an intent, in bytes: as much as XFS allows, which allows the least.
+const INTENT_PART: usize = 1023;
+/// How many symlinks an intent may take: 13 hierarchies of cgroup v1 with paths of 1,000 bytes fit.
+const MAX_INTENT_PARTS: usize = 16;
 /// The deepest tree that is removed below a container's directory; ours is one level deep.
 const MAX_DEPTH: u32 = 16;
 /// How long an operation waits for another one on the same container.
@@ -247,14 +247,14 @@ impl Store {
             e => Error::os(format_args!("make the directory of container {id}"), e),
         })?;
         // A delete may come in between here, and another create after it: then whoever has the lock first goes on.
-        let mut dir = self.dir(id).inspect_err(|_| {
-            // For want of an fd, say. Only an empty directory goes, so nothing is lost if it is another's by now.
-            let _ = unlinkat(root, id.as_str(), AtFlags::REMOVEDIR);
+        let mut dir = self.dir(id).map_err(|e| {
+            if e.kind() != ErrorKind::NotFound {
+                // For want of an fd, say. Only an empty directory goes.
+                let _ = unlinkat(root, id.as_str(), AtFlags::REMOVEDIR);
+            }
+            deleted_meanwhile(e)
         })?;
-        dir.lock(self).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Error::new(e.kind(), "container was deleted while it was being created"),
-            _ => e,
-        })?;
+        dir.lock(self).map_err(deleted_meanwhile)?;
         match statat(&dir.fd, INTENT, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(Claim { store: self, dir, kept: false }),
             Ok(_) => Err(exists()),
@@ -345,18 +345,23 @@ impl Claim<'_> {
         self.dir.fd.as_fd()
     }
 
-    /// Writes the intent, in one system call that can't be torn. To be done before the first side effect.
+    /// Writes the intent: its first part last, in one system call that can't be torn. To be done before the first side
+    /// effect.
     pub fn intent(&self, intent: &Intent) -> Result<()> {
-        let what = || format!("{}/{INTENT}", self.dir.id);
-        let text = serde_json::to_string(intent).map_err(|e| Error::new(ErrorKind::Os, format!("{}: {e}", what())))?;
-        if text.len() > MAX_INTENT {
-            let n = text.len();
-            return Err(Error::invalid(
-                "linux.cgroupsPath",
-                format_args!("too long to record ({n} > {MAX_INTENT} bytes)"),
-            ));
+        let what = || format!("write {}/{INTENT}", self.dir.id);
+        let mut text = serde_json::to_vec(intent).map_err(|e| Error::new(ErrorKind::Os, format!("{}: {e}", what())))?;
+        // A full part says that another one follows.
+        if text.len().is_multiple_of(INTENT_PART) {
+            text.push(b' ');
         }
-        symlinkat(text, &self.dir.fd, INTENT).at(what)
+        if text.len() > INTENT_PART * MAX_INTENT_PARTS {
+            let n = text.len();
+            return Err(Error::invalid("linux.cgroupsPath", format_args!("too long to record ({n} bytes)")));
+        }
+        for (n, part) in text.chunks(INTENT_PART).enumerate().rev() {
+            symlinkat(part, &self.dir.fd, intent_part(n)).at(what)?;
+        }
+        Ok(())
     }
 
     /// Keeps config.json as it was given.
@@ -429,7 +434,7 @@ impl StateDir {
         for entry in Dir::read_from(&self.fd).at(what)? {
             let entry = entry.at(what)?;
             let name = entry.file_name().to_bytes();
-            if !matches!(name, b"." | b"..") && !OURS.iter().any(|ours| ours.as_bytes() == name) {
+            if !matches!(name, b"." | b"..") && !is_ours(name) {
                 return Ok(false);
             }
         }
@@ -497,9 +502,16 @@ impl StateDir {
 
     /// The intent, if there is one that can be read and is this container's.
     pub fn intent(&self) -> Option<Intent> {
-        let mut target = [MaybeUninit::uninit(); MAX_INTENT + 1];
-        let (bytes, _) = readlinkat_raw(&self.fd, INTENT, &mut target).ok()?;
-        serde_json::from_slice::<Intent>(bytes).ok().filter(|intent| intent.id == self.id.as_str())
+        let mut text = vec![];
+        for n in 0..MAX_INTENT_PARTS {
+            let mut target = [MaybeUninit::uninit(); INTENT_PART + 1];
+            let (part, _) = readlinkat_raw(&self.fd, intent_part(n), &mut target).ok()?;
+            text.extend_from_slice(part);
+            if part.len() != INTENT_PART {
+                break;
+            }
+        }
+        serde_json::from_slice::<Intent>(&text).ok().filter(|intent| intent.id == self.id.as_str())
     }
 
     /// The kept config.json.
@@ -600,8 +612,27 @@ enum Unread {
     Os(Errno),
 }
 
+/// Everything that can be in a container's directory. A directory without a readable intent or record is only taken
+/// for a container's when it holds nothing else, so that a wrong --root can't make `delete --force` remove the world.
+fn is_ours(name: &[u8]) -> bool {
+    [INTENT, CONFIG, STATE, FIFO, STATE_TEMP].iter().any(|ours| ours.as_bytes() == name)
+        || (1..MAX_INTENT_PARTS).any(|n| intent_part(n).as_bytes() == name)
+}
+
+/// The name of a part of the intent.
+fn intent_part(n: usize) -> String {
+    if n == 0 { INTENT.to_owned() } else { format!("{INTENT}.{n}") }
+}
+
 fn exists() -> Error {
     Error::new(ErrorKind::AlreadyExists, "container with given ID already exists")
+}
+
+fn deleted_meanwhile(e: Error) -> Error {
+    match e.kind() {
+        ErrorKind::NotFound => Error::new(e.kind(), "container was deleted while it was being created"),
+        _ => e,
+    }
 }
 
 fn not_found() -> Error {

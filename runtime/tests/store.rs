@@ -448,15 +448,26 @@ fn a_create_that_fails_leaves_nothing_and_one_that_is_killed_leaves_what_delete_
 }
 
 #[test]
-fn an_intent_is_as_long_as_a_symlink_can_be_or_is_refused() {
+fn an_intent_of_any_length_reads_back_or_is_refused() {
     let root = Root::new();
     let (store, c) = (root.store(), id("c"));
-    let claim = store.claim(&c).unwrap();
     let fixed = serde_json::to_string(&Intent { boot_id: String::new(), ..intent("c") }).unwrap().len();
     let long = |n: usize| Intent { boot_id: "b".repeat(n - fixed), ..intent("c") };
-    assert!(text(claim.intent(&long(4096))).contains("too long to record (4096 > 4095 bytes)"));
-    claim.intent(&long(4095)).unwrap();
-    assert_eq!(store.dir(&c).unwrap().intent(), Some(long(4095)));
+    for n in [fixed, 1022, 1023, 1024, 2046, 2047, 5000, 16 * 1023 - 1] {
+        let claim = store.claim(&c).unwrap();
+        claim.intent(&long(n)).unwrap();
+        assert_eq!(store.dir(&c).unwrap().intent(), Some(long(n)), "{n}");
+        claim.leave();
+        // Killed between two parts: nothing was begun, and nothing is left.
+        if n > 1023 {
+            fs::remove_file(root.path("c/intent")).unwrap();
+            assert_eq!(store.dir(&c).unwrap().read().unwrap(), Contents::Incomplete(None));
+        }
+        delete(&store, &c, Force::Yes).unwrap();
+        assert!(root.is_empty());
+    }
+    let claim = store.claim(&c).unwrap();
+    assert_eq!(text(claim.intent(&long(16 * 1023))), "linux.cgroupsPath: too long to record (16369 bytes)");
 }
 
 #[test]
