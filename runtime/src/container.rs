@@ -162,9 +162,9 @@ impl Container {
         (self.dir, self.record)
     }
 
-    /// Its cgroup, when it has one of its own that still exists.
+    /// Its cgroup, when it has one of its own; it may be gone.
     pub fn cgroup(&self) -> Result<Option<Cgroup>> {
-        self.record.cgroup.as_ref().map_or(Ok(None), existing_cgroup)
+        recorded_cgroup(self.record.cgroup.as_ref())
     }
 
     /// Whether it was created since the machine was booted. If not, its pid and its cgroup are somebody else's.
@@ -213,13 +213,9 @@ impl Container {
     }
 }
 
-/// Opens a recorded cgroup, unless it is gone.
-pub(crate) fn existing_cgroup(record: &cgroup::Record) -> Result<Option<Cgroup>> {
-    match Cgroup::open(record) {
-        Ok(cgroup) => Ok(Some(cgroup)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
+/// The cgroup of a record; none when it names no directory.
+pub(crate) fn recorded_cgroup(record: Option<&cgroup::Record>) -> Result<Option<Cgroup>> {
+    record.filter(|record| !record.0.is_empty()).map(Cgroup::open).transpose()
 }
 
 /// Whether the process that the record names still is that process, and not a zombie.

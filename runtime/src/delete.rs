@@ -10,7 +10,7 @@ use orlop_sys::signal::pidfd_send_signal;
 use orlop_sys::{Errno, OwnedFd};
 
 use crate::cgroup::Cgroup;
-use crate::container::{Container, Operation, Status, boot_id, existing_cgroup};
+use crate::container::{Container, Operation, Status, boot_id, recorded_cgroup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks;
 use crate::state::{for_hooks, kept_config};
@@ -85,9 +85,9 @@ fn undo(intent: &Intent) -> Result<String> {
     if intent.boot_id != boot_id()? {
         return Ok("it was of another boot: removed its directory".into());
     }
-    let Some(record) = &intent.cgroup else { return Ok("removed its directory; it had no cgroup".into()) };
-    if let Some(cgroup) = existing_cgroup(record)? {
-        end_cgroup(&cgroup)?;
+    match recorded_cgroup(intent.cgroup.as_ref())? {
+        Some(cgroup) => end_cgroup(&cgroup)?,
+        None => return Ok("it had no cgroup: removed its directory".into()),
     }
     Ok("killed what its cgroup held, and removed cgroup and directory".into())
 }
@@ -128,11 +128,16 @@ fn end_processes(container: &Container) -> Result<()> {
 
 /// Kills what is left in a cgroup and removes it.
 fn end_cgroup(cgroup: &Cgroup) -> Result<()> {
+    let deadline = Instant::now() + DEATH;
     if !cgroup.pids()?.is_empty() {
         cgroup.kill_all()?;
-        cgroup.wait_empty(Instant::now() + DEATH)?;
+        if !cgroup.wait_empty(deadline)? {
+            let left = cgroup.pids()?;
+            let text = format!("container processes still running {DEATH:?} after SIGKILL: {left:?}");
+            return Err(Error::new(ErrorKind::Os, text));
+        }
     }
-    cgroup.remove()
+    cgroup.remove(deadline)
 }
 
 fn wait_dead(init: &OwnedFd, pid: i32) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `kill`: a signal to a container.
 
 use orlop_sys::Errno;
+use orlop_sys::rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use orlop_sys::signal::{number_of, pidfd_send_signal};
 
 use crate::container::{Container, Operation, Status};
@@ -61,11 +62,22 @@ fn kill_all(container: &Container, signal: i32) -> Result<()> {
     if !container.is_of_this_boot()? {
         return Ok(());
     }
-    match container.cgroup()? {
-        Some(cgroup) if signal == KILL => cgroup.kill_all(),
-        Some(cgroup) => cgroup.signal_all(signal),
+    let Some(cgroup) = container.cgroup()? else {
         // Without a cgroup of its own the container is its init.
-        None if container.pidfd()?.is_none() => Ok(()),
-        None => kill_init(container, signal),
+        return if container.pidfd()?.is_some() { kill_init(container, signal) } else { Ok(()) };
+    };
+    match Signal::from_named_raw(signal) {
+        Some(Signal::KILL) => cgroup.kill_all(),
+        Some(signal) => cgroup.signal_all(signal),
+        None => cgroup.pids()?.into_iter().try_for_each(|pid| signal_one(pid, signal)),
+    }
+}
+
+/// Sends 0 or a real-time signal, which are for asking and for those who wait for it: nobody is stopped meanwhile.
+fn signal_one(pid: u32, signal: i32) -> Result<()> {
+    let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    match pidfd_open(process, PidfdFlags::empty()).and_then(|pidfd| pidfd_send_signal(pidfd, signal)) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(e) => Err(Error::os(format_args!("unable to signal process {pid}"), e)),
     }
 }

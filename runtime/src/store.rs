@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
 use crate::config::MAX_DOCUMENT;
+use crate::container::recorded_cgroup;
 use crate::error::{At, Error, ErrorKind, Result};
 
 /// The name of the intent's symlink.
@@ -93,8 +94,8 @@ impl Display for ContainerId {
 
 /// What a create is about to make. It is written before the first side effect, and is enough to undo them all.
 ///
-/// The cgroup that it names is killed empty by `delete --force`, so whoever writes an intent has just seen that the
-/// cgroup does not exist or has no process.
+/// The cgroup that it names is killed empty by `delete --force`, so an intent is only written while that cgroup does not
+/// exist or has no process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Intent {
@@ -346,8 +347,14 @@ impl Claim<'_> {
     }
 
     /// Writes the intent: its first part last, in one system call that can't be torn. To be done before the first side
-    /// effect.
+    /// effect. `WrongStatus` when the cgroup has processes: they are somebody else's.
     pub fn intent(&self, intent: &Intent) -> Result<()> {
+        if let Some(cgroup) = recorded_cgroup(intent.cgroup.as_ref())?
+            && let count @ 1.. = cgroup.pids()?.len()
+        {
+            let text = format!("container's cgroup is not empty: {count} process(es) found");
+            return Err(Error::new(ErrorKind::WrongStatus, text));
+        }
         let what = || format!("write {}/{INTENT}", self.dir.id);
         let mut text = serde_json::to_vec(intent).map_err(|e| Error::new(ErrorKind::Os, format!("{}: {e}", what())))?;
         // A full part says that another one follows.
