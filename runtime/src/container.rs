@@ -1,6 +1,7 @@
 //! A container as it is found: its record, and its status, which is observed each time and never stored.
 
 use std::fmt::{self, Display};
+use std::sync::OnceLock;
 
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
 use orlop_sys::rustix::io::{read, retry_on_intr};
@@ -267,12 +268,16 @@ fn parse_stat(stat: &[u8]) -> Option<Process> {
     Some(Process { start_time: fields.nth(22 - 4)?.parse().ok()?, is_zombie })
 }
 
-/// The id of this boot: pids and cgroups of another one mean nothing.
-pub fn boot_id() -> Result<String> {
+/// The id of this boot: pids and cgroups of another one mean nothing. Read once in the life of the process.
+pub fn boot_id() -> Result<&'static str> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = BOOT_ID.get() {
+        return Ok(id);
+    }
     let mut buffer = [0; 64];
     let text = read_small(PATH, &mut buffer).at(|| format!("read {PATH}"))?;
-    Ok(String::from_utf8_lossy(text.trim_ascii()).into_owned())
+    Ok(BOOT_ID.get_or_init(|| String::from_utf8_lossy(text.trim_ascii()).into_owned()))
 }
 
 fn read_small<'a>(path: &str, buffer: &'a mut [u8]) -> std::result::Result<&'a [u8], Errno> {

@@ -90,7 +90,7 @@ pub(crate) fn id(name: &str) -> ContainerId {
 }
 
 pub(crate) fn intent(name: &str) -> Intent {
-    Intent { id: name.into(), boot_id: boot_id().unwrap(), cgroup: None }
+    Intent { id: name.into(), boot_id: boot_id().unwrap().into(), cgroup: None }
 }
 
 /// The record of a container whose init is dead.
@@ -98,7 +98,7 @@ pub(crate) fn record(name: &str) -> Record {
     Record {
         id: name.into(),
         oci_version: "1.3.0".into(),
-        boot_id: boot_id().unwrap(),
+        boot_id: boot_id().unwrap().into(),
         pid: i32::MAX,
         start_time: 1,
         bundle: "/bundle".into(),
