@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use orlop_sys::rustix::event::{PollFd, PollFlags, Timespec, poll};
+use orlop_sys::rustix::process::{Pid, PidfdFlags, pidfd_open};
 use orlop_sys::signal::pidfd_send_signal;
 use orlop_sys::{Errno, OwnedFd};
 
@@ -19,6 +20,9 @@ use crate::store::{ContainerId, Contents, Intent, StateDir, Store};
 const KILL: i32 = 9;
 /// How long killed processes may take to die.
 const DEATH: Duration = Duration::from_secs(10);
+
+/// How many killed processes are watched by a descriptor each.
+const MAX_WATCHED: usize = 64;
 
 /// What may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +125,10 @@ fn end_processes(container: &Container) -> Result<()> {
                 cgroup.thaw()?;
             }
         }
-        wait_dead(init, record.pid)?;
+        if !wait_dead(init, Instant::now() + DEATH)? {
+            let text = format!("container init still running {DEATH:?} after SIGKILL: {}", record.pid);
+            return Err(Error::new(ErrorKind::Os, text));
+        }
     }
     cgroup.as_ref().map_or(Ok(()), end_cgroup)
 }
@@ -129,8 +136,15 @@ fn end_processes(container: &Container) -> Result<()> {
 /// Kills what is left in a cgroup and removes it.
 fn end_cgroup(cgroup: &Cgroup) -> Result<()> {
     let deadline = Instant::now() + DEATH;
-    if !cgroup.pids()?.is_empty() {
+    let pids = cgroup.pids()?;
+    if !pids.is_empty() {
+        // The kernel tells of a cgroup that has become empty at most every 10 ms, but of a death at once. A few are
+        // enough: the others die at the same time.
+        let dying: Vec<_> = pids.iter().take(MAX_WATCHED).filter_map(|pid| open_process(*pid)).collect();
         cgroup.kill_all()?;
+        for process in &dying {
+            wait_dead(process, deadline)?;
+        }
         if !cgroup.wait_empty(deadline)? {
             let left = cgroup.pids()?;
             let text = format!("container processes still running {DEATH:?} after SIGKILL: {left:?}");
@@ -140,21 +154,21 @@ fn end_cgroup(cgroup: &Cgroup) -> Result<()> {
     cgroup.remove(deadline)
 }
 
-fn wait_dead(init: &OwnedFd, pid: i32) -> Result<()> {
-    let deadline = Instant::now() + DEATH;
+fn open_process(pid: u32) -> Option<OwnedFd> {
+    pidfd_open(i32::try_from(pid).ok().and_then(Pid::from_raw)?, PidfdFlags::empty()).ok()
+}
+
+/// Waits until a process is dead; false if it lives at `deadline`.
+fn wait_dead(process: &OwnedFd, deadline: Instant) -> Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let left =
             Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(0), tv_nsec: i64::from(left.subsec_nanos()) };
         // A pidfd becomes readable when its process is dead, whether or not somebody has reaped it.
-        match poll(&mut [PollFd::new(init, PollFlags::IN)], Some(&left)) {
-            Ok(0) => {
-                let text = format!("container init still running (pid {pid}, {DEATH:?} after SIGKILL)");
-                return Err(Error::new(ErrorKind::Os, text));
-            }
-            Ok(_) => return Ok(()),
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&left)) {
+            Ok(n) => return Ok(n > 0),
             Err(Errno::INTR) => {}
-            Err(e) => return Err(Error::os("wait for init", e)),
+            Err(e) => return Err(Error::os("wait for a process", e)),
         }
     }
 }

@@ -109,8 +109,11 @@ pub struct Intent {
 
 /// What is known of a created container. Its status is not: that is observed
 /// ([`Container::status`](crate::container::Container::status)).
+///
+/// A container outlives an upgrade of this program, so a field that an older version did not write has its default,
+/// and one that a newer version added is passed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Record {
     /// The container's id.
     pub id: String,
@@ -163,7 +166,7 @@ pub struct Namespace {
 
 /// Whether config.json has hooks of these kinds, so that nobody reads it for nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Hooks {
     /// `hooks.startContainer`.
     pub start_container: bool,
@@ -736,6 +739,14 @@ mod tests {
     #[test]
     fn the_checksum_is_the_crc_32_of_everyone_else() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn a_record_of_an_older_or_newer_version_is_read() {
+        let json = br#"{"id":"a","pid":7,"startTime":8,"addedLater":{"x":[1]},"hooks":{"poststop":true}}"#;
+        let record = decode(&[header(json).as_bytes(), json].concat()).unwrap();
+        let hooks = Hooks { poststop: true, ..Hooks::default() };
+        assert_eq!(record, Record { id: "a".into(), pid: 7, start_time: 8, hooks, ..Record::default() });
     }
 
     #[test]
