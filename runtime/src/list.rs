@@ -26,7 +26,7 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 /// The largest /etc/passwd that owners are looked up in, in bytes.
 const MAX_PASSWD: usize = 4 << 20;
 
-/// `list`: the text to print, and what can't be shown in it (one line for each container that could not be read).
+/// `list`: the text to print as it is, and what can't be shown in it (one line for each container that could not be read).
 pub fn list(store: &Store, format: Format) -> Result<(String, Vec<String>)> {
     let mut states = vec![];
     let mut problems = vec![];
@@ -41,8 +41,8 @@ pub fn list(store: &Store, format: Format) -> Result<(String, Vec<String>)> {
     }
     let text = match format {
         Format::Quiet => states.iter().map(|s| format!("{}\n", s.id)).collect(),
-        Format::Json if states.is_empty() => "null".into(),
-        Format::Json => format!("[{}]", states.iter().map(State::compact).collect::<Vec<_>>().join(",")),
+        Format::Json if states.is_empty() => "null\n".into(),
+        Format::Json => format!("[{}]\n", states.iter().map(State::compact).collect::<Vec<_>>().join(",")),
         Format::Table => table(&states),
     };
     Ok((text, problems))

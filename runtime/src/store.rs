@@ -1,13 +1,13 @@
 //! The state root: one directory per container, and what is in it.
 //!
 //! ```text
-//! ROOT/ID/            the claim: mkdir decides who creates ID; flock on the directory itself is the lock
-//!     intent          symlink: what is about to be made (id, boot id, cgroup), before anything is made;
-//!                     if it is long, it goes on in intent.1, ..., which are written first
-//!     config.json     the configuration, byte for byte
-//!     state.json      header with length and checksum, then the record; written last, atomically
-//!     exec.fifo       where init waits for `start`
-//! ROOT/.del/…         containers that are being deleted; whoever comes next finishes the job
+//! ROOT/ID/              the claim: mkdir decides who creates ID; flock on the directory itself is the lock
+//!     intent            symlink: what is about to be made (id, boot id, cgroup), before anything is made;
+//!                       if it is long, it goes on in intent.1, ..., which are written first
+//!     config.json       the configuration, byte for byte
+//!     state.json        header with length and checksum, then the record; written last, atomically
+//!     exec.fifo         where init waits for `start`
+//! ROOT/.orlop-deleted/  containers that are being deleted; whoever comes next finishes the job
 //! ```
 //!
 //! A `kill -9` between any two steps leaves a claim with an intent or with a record, and `delete --force` removes
@@ -44,7 +44,7 @@ pub const CONFIG: &str = "config.json";
 pub const FIFO: &str = "exec.fifo";
 
 /// Where deleted containers wait for their removal. No id begins with a dot.
-const DELETED: &str = ".del";
+const DELETED: &str = ".orlop-deleted";
 /// The name under which a record is written before it is renamed to [`STATE`].
 const STATE_TEMP: &str = ".state.json.tmp";
 /// The largest state.json that is read, in bytes.
@@ -307,7 +307,7 @@ impl Store {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(e) => return Err(Error::os(what(), e)),
             }
-            // Others who are done take `.del` away: then once more. The container itself is locked, so it stays.
+            // Others who are done take the place away: then once more. The container itself is locked, so it stays.
             let moved = openat(root, DELETED, OPEN_DIR, Mode::empty()).and_then(|deleted| {
                 renameat_with(root, dir.id.as_str(), &deleted, &name, RenameFlags::NOREPLACE)?;
                 Ok(deleted)

@@ -223,8 +223,7 @@ fn a_paused_container_is_seen_killed_and_deleted() {
         group.open().freeze().unwrap();
         assert_eq!(Container::open(&root.store(), &c).unwrap().status().unwrap(), Status::Paused);
         assert_eq!(text(delete(&root.store(), &c, Force::No)), "cannot delete container c that is not stopped: paused");
-        kill(&root.store(), &c, 15, Whom::Init).unwrap();
-        assert!(child.lives(), "{kind}: a frozen process has acted on a signal");
+        assert!(child.lives());
         kill(&root.store(), &c, 9, Whom::Init).unwrap();
         wait(|| !child.lives());
         delete(&root.store(), &c, Force::No).unwrap();

@@ -245,7 +245,7 @@ fn without_record_and_intent_only_our_own_files_are_removed() {
             text(delete(&store, &id("home"), Force::Yes)),
             "home: no container's directory: it holds other files"
         );
-        assert_eq!(list(&store, Format::Json).unwrap(), ("null".into(), vec![]));
+        assert_eq!(list(&store, Format::Json).unwrap(), ("null\n".into(), vec![]));
         assert_eq!(fs::read_to_string(root.path("home/diary")).unwrap(), "dear");
         fs::remove_dir_all(root.path("home")).unwrap();
     }
@@ -271,11 +271,11 @@ fn a_symlink_in_the_root_is_no_container_and_is_not_followed() {
     symlink(victim.path("c"), root.path("d/link")).unwrap();
     fs::create_dir_all(root.path("d/sub/sub")).unwrap();
     symlink("/", root.path("d/sub/sub/root")).unwrap();
-    symlink(&victim.0, root.path(".del")).unwrap();
+    symlink(&victim.0, root.path(".orlop-deleted")).unwrap();
     let e = text(delete(&store, &d, Force::Yes));
     assert_eq!(e, "remove the state of container d: ENOTDIR (not a directory)");
     assert!(victim.path("c/precious").exists() && root.path("d/state.json").exists());
-    fs::remove_file(root.path(".del")).unwrap();
+    fs::remove_file(root.path(".orlop-deleted")).unwrap();
     delete(&store, &d, Force::Yes).unwrap();
     assert!(victim.path("c/precious").exists() && !root.path("d").exists());
 }
@@ -377,9 +377,9 @@ fn a_deletion_that_was_killed_is_finished_by_the_next_command() {
     for finish in [|s: &Store| drop(s.claim(&id("new")).unwrap()), |s: &Store| drop(delete(s, &id("none"), Force::Yes))]
     {
         root.container("c", |_| ());
-        fs::create_dir(root.path(".del")).unwrap();
-        fs::rename(root.path("c"), root.path(".del/77")).unwrap();
-        fs::create_dir(root.path(".del/78")).unwrap();
+        fs::create_dir(root.path(".orlop-deleted")).unwrap();
+        fs::rename(root.path("c"), root.path(".orlop-deleted/77")).unwrap();
+        fs::create_dir(root.path(".orlop-deleted/78")).unwrap();
         assert_eq!(list(&store, Format::Quiet).unwrap().0, "");
         finish(&store);
         assert!(root.is_empty());
@@ -576,7 +576,7 @@ fn a_list_is_printed_as_runc_prints_it() {
     let store = root.store();
     let header = "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n";
     assert_eq!(list(&store, Format::Table).unwrap().0, header);
-    assert_eq!(list(&store, Format::Json).unwrap().0, "null");
+    assert_eq!(list(&store, Format::Json).unwrap().0, "null\n");
     assert_eq!(list(&store, Format::Quiet).unwrap().0, "");
 
     let created = "2026-11-21T08:57:20.252939962Z";
