@@ -236,6 +236,14 @@ fn without_record_and_intent_only_our_own_files_are_removed() {
         );
         assert!(root.is_empty());
     }
+    for target in ["/etc/passwd", "{\"id\":\"another\",\"bootId\":\"\",\"cgroup\":null}"] {
+        let c = root.container("c", |_| ());
+        fs::write(root.path("c/state.json"), "x").unwrap();
+        fs::remove_file(root.path("c/intent")).unwrap();
+        symlink(target, root.path("c/intent")).unwrap();
+        assert!(delete(&store, &c, Force::Yes).unwrap()[0].ends_with("and looked for no processes"), "{target}");
+        assert!(root.is_empty());
+    }
     // As with a --root that is somebody's home.
     for file in ["letter.txt", "state.json"] {
         fs::create_dir(root.path("home")).unwrap();
