@@ -36,7 +36,7 @@ fn numbers(mut seed: u64) -> impl Iterator<Item = u64> {
 
 #[test]
 fn a_container_goes_through_its_life_as_it_is_observed() {
-    let root = Root::new();
+    let root = Root::on_disk();
     let store = root.store();
     let child = Sleeper::new();
     let id = root.container("web1", |r| {
@@ -327,7 +327,7 @@ fn the_root_is_made_with_its_parents_for_its_owner_alone() {
 
 #[test]
 fn a_create_that_fails_leaves_nothing_and_one_that_is_killed_leaves_what_delete_force_removes() {
-    let root = Root::new();
+    let root = Root::on_disk();
     let (store, c) = (root.store(), id("c"));
     let claim = store.claim(&c).unwrap();
     claim.intent(&intent("c")).unwrap();
@@ -580,7 +580,7 @@ fn poststop_hooks_get_the_state_and_their_failures_are_only_told() {
 
 #[test]
 fn a_list_is_printed_as_runc_prints_it() {
-    let root = Root::new();
+    let root = Root::on_disk();
     let store = root.store();
     let header = "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n";
     assert_eq!(list(&store, Format::Table).unwrap().0, header);

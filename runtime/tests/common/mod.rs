@@ -16,10 +16,21 @@ use orlop::store::{ContainerId, Intent, Namespace, Record, Store};
 pub(crate) struct Root(pub(crate) PathBuf);
 
 impl Root {
+    /// In memory, as /run is, where there is such a place.
     pub(crate) fn new() -> Self {
+        let memory = PathBuf::from("/dev/shm");
+        Self::below(if memory.is_dir() { memory } else { std::env::temp_dir() })
+    }
+
+    /// Where records are synced to the disk, unless /tmp is in memory, too.
+    pub(crate) fn on_disk() -> Self {
+        Self::below(std::env::temp_dir())
+    }
+
+    fn below(folder: PathBuf) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("orlop-store-{}-{n}", std::process::id()));
+        let path = folder.join(format!("orlop-store-{}-{n}", std::process::id()));
         Store::create(&path).unwrap();
         Self(path)
     }
