@@ -21,8 +21,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Install nothing, even as root.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "only_install")]
     no_install: bool,
+    /// Install what the tests need, and run none.
+    #[arg(long)]
+    only_install: bool,
 }
 
 /// A Debian package that tests need, and a path or a program that says it is there.
@@ -63,8 +66,10 @@ impl std::fmt::Display for Counts {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let root = nix::unistd::geteuid().is_root();
     install_missing(root && !options.no_install)?;
-    let built = build::release(&["orlop", "orlop-conformance", "orlop-conformance-probe"])
-        .or_else(|_| build::release(&["orlop", "orlop-conformance"]))?;
+    if options.only_install {
+        return Ok(());
+    }
+    let built = build::release(&["orlop", "orlop-conformance", "orlop-probe"])?;
     let orlop = build::program(&built, "orlop")?;
     let suite = build::program(&built, "orlop-conformance")?;
 

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The layout of the cgroups that the runtimes see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum View {
-    /// The machine's own layout.
+    /// The machine's v1 hierarchies.
     V1,
     /// One cgroup2 mount.
     V2,
@@ -193,6 +193,8 @@ pub(crate) fn run(stage: &str) -> Result<()> {
             None => eprintln!("  the peer root has no {name}"),
         }
     }
+    let order = ["orlop", "floor", "crun", "runc", "youki"];
+    runtimes.sort_by_key(|rt| order.iter().position(|name| *name == rt.name).unwrap_or(order.len()));
     let bench = Bench {
         view: stage.view,
         runs: stage.runs,
@@ -226,11 +228,14 @@ fn enter(stage: &Stage) -> Result<()> {
             }
             mount(Some("cgroup2"), &cgroup, Some("cgroup2"), MsFlags::empty(), none).context("cgroup2")?;
         }
-        View::V1 if stage.peer_root.is_some() => {
-            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-            mount(Some("/sys/fs/cgroup"), &cgroup, none, flags, none).context("cgroups")?;
+        View::V1 => {
+            if stage.peer_root.is_some() {
+                let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+                mount(Some("/sys/fs/cgroup"), &cgroup, none, flags, none).context("cgroups")?;
+            }
+            // crun refuses a machine that has controllers on both layouts. Without a v2 mount there is nothing to take.
+            let _ = umount2(&cgroup.join("unified"), MntFlags::MNT_DETACH);
         }
-        View::V1 => {}
     }
     mount(Some("tmpfs"), &root.join("run"), Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755")).context("run")?;
     if stage.peer_root.is_some() {
@@ -329,7 +334,7 @@ impl Bench {
         self.watchdog.guard(None);
         if !status.success() {
             let said = fs::read_to_string(&said).unwrap_or_default();
-            bail!("{status}: {}", said.lines().last().unwrap_or("no message"));
+            bail!("{status}: {}", message(&said));
         }
         Ok(took)
     }
@@ -344,7 +349,7 @@ impl Bench {
                 Ok(()) => live.push((rt, Vec::with_capacity(self.runs))),
                 Err(error) => {
                     found.insert(rt.name.clone(), Outcome::Failed(format!("{error:#}")));
-                    self.clean_up(rt, workload);
+                    self.rescue(rt);
                 }
             }
         }
@@ -356,12 +361,13 @@ impl Bench {
                     Ok(took) => samples.push(took.as_secs_f64() * 1e3),
                     Err(error) => {
                         found.entry(rt.name.clone()).or_insert_with(|| Outcome::Failed(format!("{error:#}")));
+                        self.rescue(rt);
                     }
                 }
             }
         }
         for (rt, samples) in live {
-            self.clean_up(rt, workload);
+            self.finish(rt, workload);
             if let Some(figure) = Figure::of(samples) {
                 found.entry(rt.name.clone()).or_insert(Outcome::Figure(figure));
             }
@@ -404,11 +410,17 @@ impl Bench {
         waited.map(|_| ()).context("waiting for the container's init")
     }
 
-    fn clean_up(&self, rt: &Runtime, workload: Workload) {
-        // After a failure there may be no container; then there is nothing to clean up.
-        if !matches!(workload, Workload::Run | Workload::SeccompCached | Workload::SeccompCold) {
-            let _ = self.delete_paused(rt);
-            let _ = fs::remove_file(rt.pid_file());
+    /// Ends what `prepare` began.
+    fn finish(&self, rt: &Runtime, workload: Workload) {
+        if matches!(workload, Workload::Exec | Workload::State | Workload::Kill0) && self.delete_paused(rt).is_err() {
+            self.rescue(rt);
+        }
+    }
+
+    /// Removes whatever containers a failure left behind; mostly there are none, so failing is expected.
+    fn rescue(&self, rt: &Runtime) {
+        for what in ["run", "cycle", "pause"] {
+            let _ = self.time(&mut rt.command(&rt.state_dir(), &["delete", "--force", &rt.id(what)]));
         }
     }
 
@@ -521,8 +533,7 @@ impl Bench {
             Ok((0..3).all(|_| {
                 let started = self.run_bundle(rt, &rt.state_dir(), &bundle).is_ok();
                 if !started {
-                    // A failed run may leave its container behind.
-                    let _ = self.time(&mut rt.command(&rt.state_dir(), &["delete", "--force", &rt.id("run")]));
+                    self.rescue(rt);
                 }
                 started
             }))
@@ -563,6 +574,12 @@ impl Bench {
     }
 }
 
+/// The line that says what went wrong: the first with "error" in it, else the last.
+fn message(said: &str) -> &str {
+    let line = said.lines().find(|line| line.to_ascii_lowercase().contains("error")).or(said.lines().last());
+    line.unwrap_or("no message").trim()
+}
+
 /// KiB of the line `VmHWM:  1234 kB`.
 fn high_water_mark(status: &str) -> Option<f64> {
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok())
@@ -590,6 +607,13 @@ mod tests {
         let ended = format!("{log}11 +++ exited with 0 +++\n10 exit_group(0) = ?\n10 +++ exited with 0 +++\n");
         assert_eq!(count_calls(&ended), Some(4));
         assert_eq!(count_calls(""), None);
+    }
+
+    #[test]
+    fn the_line_with_the_error_is_the_message() {
+        assert_eq!(message("INFO x\nError: no cgroup\n  at y\n"), "Error: no cgroup");
+        assert_eq!(message("one\ntwo\n"), "two");
+        assert_eq!(message(""), "no message");
     }
 
     #[test]
