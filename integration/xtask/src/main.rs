@@ -59,7 +59,12 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo { runtime } => demo::run(runtime),
-        Command::Test(options) => suites::run(&options),
+        Command::Test(options) => match suites::run(&options) {
+            Ok(suites::Verdict::Passed) => Ok(()),
+            // The closing line has said so, and stays the last one.
+            Ok(suites::Verdict::Failed) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Command::Bench(options) => bench::run(&options),
         Command::Peers { dir } => peers::make(&dir),
         Command::Install { prefix, destdir } => install::run(&prefix, destdir.as_deref()),
