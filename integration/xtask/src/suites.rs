@@ -182,7 +182,9 @@ fn worth_showing(line: &str, judge: Judge) -> bool {
     match judge {
         Judge::Libtest => {
             let line = line.trim_start();
-            ["Running ", "Doc-tests ", "test result:", "SKIP: ", "error:", "error["].iter().any(|start| line.starts_with(start))
+            ["Running ", "Doc-tests ", "test result:", "SKIP: ", "error:", "error["]
+                .iter()
+                .any(|start| line.starts_with(start))
                 || (line.starts_with("test ") && line.ends_with("FAILED"))
         }
         Judge::Closing => line.starts_with("not ok") || line.contains("# SKIP") || line.starts_with("SKIP: "),
