@@ -1,0 +1,67 @@
+//! `cargo xtask install`
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::build;
+
+/// Shell and where its completions are looked for, below the prefix.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "share/bash-completion/completions/orlop"),
+    ("zsh", "share/zsh/site-functions/_orlop"),
+    ("fish", "share/fish/vendor_completions.d/orlop.fish"),
+];
+
+/// Installs the release build below `destdir`/`prefix`.
+pub(crate) fn run(prefix: &Path, destdir: Option<&Path>) -> Result<()> {
+    let built = build::release(&["orlop"])?;
+    let orlop = build::program(&built, "orlop")?;
+    let base = staged(prefix, destdir);
+
+    place(&fs::read(orlop)?, &base.join("bin/orlop"), 0o755)?;
+    for (shell, file) in COMPLETIONS {
+        let output = Command::new(orlop).args(["completion", shell]).output().context("orlop completion")?;
+        ensure!(output.status.success(), "orlop completion {shell}: {}", output.status);
+        place(&output.stdout, &base.join(file), 0o644)?;
+    }
+    let man = base.join("share/man/man8");
+    fs::create_dir_all(&man).with_context(|| man.display().to_string())?;
+    let status = Command::new(orlop).arg("man").arg(&man).status().context("orlop man")?;
+    ensure!(status.success(), "orlop man: {status}");
+    println!("{}/", man.display());
+    Ok(())
+}
+
+/// `prefix` as seen from outside the package's root.
+fn staged(prefix: &Path, destdir: Option<&Path>) -> PathBuf {
+    destdir.map_or_else(|| prefix.to_owned(), |dir| dir.join(prefix.strip_prefix("/").unwrap_or(prefix)))
+}
+
+/// Writes the file beside its place and renames it, so that a runtime in use is replaced, not written into (ETXTBSY).
+fn place(bytes: &[u8], path: &Path, mode: u32) -> Result<()> {
+    let written = (|| {
+        fs::create_dir_all(path.parent().unwrap_or(path))?;
+        let new = path.with_extension("new");
+        fs::write(&new, bytes)?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
+        fs::rename(&new, path)
+    })();
+    written.with_context(|| path.display().to_string())?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absolute_prefix_stays_below_the_staging_folder() {
+        assert_eq!(staged(Path::new("/usr"), Some(Path::new("/tmp/p"))), Path::new("/tmp/p/usr"));
+        assert_eq!(staged(Path::new("/usr"), None), Path::new("/usr"));
+    }
+}

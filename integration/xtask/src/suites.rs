@@ -1,0 +1,285 @@
+//! `cargo xtask test`
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::ops::AddAssign;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::build;
+
+/// What `cargo xtask test` can be told.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Run the long forms too (the tests see ORLOP_LONG=1).
+    #[arg(long)]
+    long: bool,
+    /// Only tests whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Install nothing, even as root.
+    #[arg(long, conflicts_with = "only_install")]
+    no_install: bool,
+    /// Install what the tests need, and run none.
+    #[arg(long)]
+    only_install: bool,
+}
+
+/// A Debian package that tests need, and a path or a program that says it is there.
+const PACKAGES: [(&str, &str); 9] = [
+    ("libseccomp-dev", "/usr/include/seccomp.h"),
+    ("crun", "crun"),
+    ("runc", "runc"),
+    ("busybox-static", "busybox"),
+    ("strace", "strace"),
+    ("uidmap", "newuidmap"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("jq", "jq"),
+    ("pkg-config", "pkg-config"),
+];
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+/// How all suites together ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// No test failed.
+    Passed,
+    /// At least one did.
+    Failed,
+}
+
+/// Runs every suite; the last line of the output is the sum of their counts.
+pub(crate) fn run(options: &Options) -> Result<Verdict> {
+    let root = nix::unistd::geteuid().is_root();
+    install_missing(root && !options.no_install)?;
+    if options.only_install {
+        return Ok(Verdict::Passed);
+    }
+    let built = build::release(&["orlop", "orlop-conformance", "orlop-probe"])?;
+    let orlop = build::program(&built, "orlop")?;
+    let suite = build::program(&built, "orlop-conformance")?;
+
+    let mut sum = Counts::default();
+    let mut cargo = build::cargo();
+    cargo.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]).args(&options.filter);
+    cargo.env("ORLOP_RUNTIME", orlop);
+    if options.long {
+        cargo.env("ORLOP_LONG", "1");
+    }
+    sum += suite_run("workspace", &mut cargo, Judge::Libtest)?;
+
+    for view in ["v1", "v2"] {
+        let mut command = conformance(suite, orlop, view, options);
+        sum += suite_run(&format!("conformance-orlop-{view}"), &mut command, Judge::Closing)?;
+    }
+    // What the peers do with the same cases, for comparison: their failures are theirs.
+    for (peer, view) in [("crun", "v2"), ("runc", "v1"), ("runc", "v2")] {
+        let Some(path) = build::find(peer) else {
+            println!("{peer} is not installed: not compared");
+            continue;
+        };
+        let mut command = conformance(suite, &path, view, options);
+        command.arg("--known");
+        suite_run(&format!("conformance-{peer}-{view}"), &mut command, Judge::Peer)?;
+    }
+
+    // A filter may match nothing by mistake, and a runner that runs nothing must not look like success.
+    ensure!(sum.passed + sum.failed > 0, "no test ran");
+    if sum.failed > 0 {
+        println!("\nlogs: {}", build::scratch()?.display());
+    }
+    println!("\n{sum}");
+    Ok(if sum.failed == 0 { Verdict::Passed } else { Verdict::Failed })
+}
+
+fn conformance(suite: &Path, runtime: &Path, view: &str, options: &Options) -> Command {
+    let mut command = Command::new(suite);
+    command.arg("--runtime").arg(runtime).args(["--tap", "--view", view]);
+    if let Some(filter) = &options.filter {
+        command.args(["--filter", filter]);
+    }
+    command
+}
+
+/// How a suite's output is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Judge {
+    /// cargo test's `test result:` lines; a test that skips itself prints `SKIP: reason`.
+    Libtest,
+    /// TAP and a closing line of counts.
+    Closing,
+    /// The same, of a runtime that is not ours: shown, not judged.
+    Peer,
+}
+
+/// Runs one suite with its output in a log, and shows what matters of it.
+fn suite_run(name: &str, command: &mut Command, judge: Judge) -> Result<Counts> {
+    println!("== {name}");
+    let path = build::scratch()?.join(format!("{name}.log"));
+    let mut log = File::create(&path).with_context(|| path.display().to_string())?;
+    let started = Instant::now();
+    // Both streams on one pipe, so that the log has them in order.
+    let (output, input) = std::io::pipe()?;
+    command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
+    let mut child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;
+    // The command holds the pipe's writing end, and would keep it open.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+
+    let mut text = String::new();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        writeln!(log, "{line}")?;
+        if worth_showing(&line, judge) {
+            println!("   {}", line.trim());
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    let status = child.wait()?;
+
+    let counted = if judge == Judge::Libtest { Some(libtest_counts(&text)) } else { closing_counts(&text) };
+    let mut counts = counted.unwrap_or_default();
+    // A crash, a build error, or a suite without a closing line is a failure even if no test says so.
+    if judge != Judge::Peer && counts.failed == 0 && (!status.success() || counted.is_none()) {
+        counts.failed = 1;
+        println!("   {name} ended with {status}");
+    }
+    println!("   {counts} in {:.1} s", started.elapsed().as_secs_f64());
+    if counts.failed > 0 && judge != Judge::Peer {
+        println!("   the end of {}:", path.display());
+        let lines: Vec<_> = text.lines().collect();
+        for line in lines.get(lines.len().saturating_sub(60)..).unwrap_or_default() {
+            println!("   | {line}");
+        }
+    }
+    Ok(counts)
+}
+
+fn worth_showing(line: &str, judge: Judge) -> bool {
+    match judge {
+        Judge::Libtest => {
+            let line = line.trim_start();
+            ["Running ", "Doc-tests ", "test result:", "SKIP: ", "error:", "error["]
+                .iter()
+                .any(|start| line.starts_with(start))
+                || (line.starts_with("test ") && line.ends_with("FAILED"))
+        }
+        Judge::Closing => line.starts_with("not ok") || line.contains("# SKIP") || line.starts_with("SKIP: "),
+        Judge::Peer => line.starts_with("not ok") && !line.contains("# TODO"),
+    }
+}
+
+/// Sums the `test result:` lines. A test that skips itself passes for libtest; here it counts as skipped.
+fn libtest_counts(text: &str) -> Counts {
+    let mut counts = Counts::default();
+    for line in text.lines().filter(|line| line.starts_with("test result:")) {
+        counts.passed += number_before(line, "passed");
+        counts.failed += number_before(line, "failed");
+        counts.skipped += number_before(line, "ignored");
+    }
+    let skips = text.lines().filter(|line| line.starts_with("SKIP: ")).count();
+    let skips = u32::try_from(skips).unwrap_or(u32::MAX).min(counts.passed);
+    counts.passed -= skips;
+    counts.skipped += skips;
+    counts
+}
+
+/// The last line that is nothing but counts.
+fn closing_counts(text: &str) -> Option<Counts> {
+    text.lines().rev().map(str::trim).find_map(|line| {
+        let counts = Counts {
+            passed: number_before(line, "passed"),
+            failed: number_before(line, "failed"),
+            skipped: number_before(line, "skipped"),
+        };
+        (line == counts.to_string()).then_some(counts)
+    })
+}
+
+/// The number right before `word`, as in `3 passed`; 0 without one.
+fn number_before(line: &str, word: &str) -> u32 {
+    let mut previous = "";
+    for part in line.split([' ', ',', ';', '.']).filter(|part| !part.is_empty()) {
+        if part == word {
+            return previous.parse().unwrap_or(0);
+        }
+        previous = part;
+    }
+    0
+}
+
+/// Installs the packages that are missing, or says that they are.
+fn install_missing(may_install: bool) -> Result<()> {
+    let there =
+        |probe: &str| if probe.starts_with('/') { PathBuf::from(probe).exists() } else { build::find(probe).is_some() };
+    let missing: Vec<_> = PACKAGES.iter().filter(|(_, probe)| !there(probe)).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !may_install || build::find("apt-get").is_none() {
+        println!("not installed: {} (tests that need them will say so)", missing.join(" "));
+        return Ok(());
+    }
+    println!("installing {}", missing.join(" "));
+    let apt = |args: &[&str]| {
+        Command::new("apt-get")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .context("apt-get")
+    };
+    let install = [&["install", "-y", "-qq", "--no-install-recommends"], missing.as_slice()].concat();
+    // With the lists that are there first: mostly they will do.
+    if !apt(&install)?.success() {
+        ensure!(apt(&["update", "-qq"])?.success(), "apt-get update failed");
+        ensure!(apt(&install)?.success(), "apt-get install {} failed", missing.join(" "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_test_programs_are_added_and_skips_moved() {
+        let text = "test result: ok. 6 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+            SKIP: not root\n\
+            test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0.10s\n";
+        assert_eq!(libtest_counts(text), Counts { passed: 7, failed: 3, skipped: 2 });
+        assert_eq!(libtest_counts(""), Counts::default());
+    }
+
+    #[test]
+    fn only_a_line_that_is_nothing_but_counts_closes_a_suite() {
+        let counts = Counts { passed: 3, failed: 0, skipped: 1 };
+        assert_eq!(closing_counts("ok 1\n3 passed, 0 failed, 1 skipped\n"), Some(counts));
+        assert_eq!(closing_counts("# 3 passed, 0 failed, 1 skipped so far\n"), None);
+        assert_eq!(closing_counts(""), None);
+    }
+}
