@@ -42,6 +42,10 @@ pub const STATE: &str = "state.json";
 pub const CONFIG: &str = "config.json";
 /// The name of the fifo at which init waits for `start`.
 pub const FIFO: &str = "exec.fifo";
+/// The same until init is ready: under this name nobody starts it.
+pub const NEW_FIFO: &str = "exec.fifo.new";
+/// Where init leaves word when it can't become the user's program.
+pub const REPORT: &str = "report";
 
 /// Where deleted containers wait for their removal. No id begins with a dot.
 const DELETED: &str = ".orlop-deleted";
@@ -544,6 +548,15 @@ impl StateDir {
         }
     }
 
+    /// What init left in [`REPORT`]; nothing if it had nothing to say.
+    pub fn report(&self) -> Result<Vec<u8>> {
+        match self.read_file(REPORT, 64) {
+            Ok(bytes) => Ok(bytes),
+            Err(Unread::Missing | Unread::Unfit(_)) => Ok(vec![]),
+            Err(Unread::Os(e)) => Err(Error::os(format_args!("read {}/{REPORT}", self.id), e)),
+        }
+    }
+
     fn record(&self, record: &Record) -> Result<()> {
         let what = || format!("write {}/{STATE}", self.id);
         let bytes = encode(record).map_err(|e| Error::new(ErrorKind::Os, format!("{}: {e}", what())))?;
@@ -625,7 +638,7 @@ enum Unread {
 /// Everything that can be in a container's directory. A directory without a readable intent or record is only taken
 /// for a container's when it holds nothing else, so that a wrong --root can't make `delete --force` remove the world.
 fn is_ours(name: &[u8]) -> bool {
-    [INTENT, CONFIG, STATE, FIFO, STATE_TEMP].iter().any(|ours| ours.as_bytes() == name)
+    [INTENT, CONFIG, STATE, FIFO, NEW_FIFO, REPORT, STATE_TEMP].iter().any(|ours| ours.as_bytes() == name)
         || (1..MAX_INTENT_PARTS).any(|n| intent_part(n).as_bytes() == name)
 }
 

@@ -231,15 +231,21 @@ fn flags(seccomp: &Seccomp, field: &str) -> Result<u32> {
     };
     let mut flags = 0;
     for (i, name) in names.iter().enumerate() {
-        flags |= match name.as_str() {
-            "SECCOMP_FILTER_FLAG_TSYNC" => 0,
-            "SECCOMP_FILTER_FLAG_LOG" => FLAG_LOG,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => FLAG_SPEC_ALLOW,
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => FLAG_WAIT_KILLABLE_RECV,
-            _ => return Err(Error::invalid(format_args!("{field}.flags[{i}]"), format_args!("unknown flag {name:?}"))),
-        };
+        let unknown = || Error::invalid(format_args!("{field}.flags[{i}]"), format_args!("unknown flag {name:?}"));
+        flags |= flag(name).ok_or_else(unknown)?;
     }
     Ok(flags)
+}
+
+/// A flag by its name; 0 for TSYNC, which means nothing to a process with one thread.
+pub fn flag(name: &str) -> Option<u32> {
+    Some(match name {
+        "SECCOMP_FILTER_FLAG_TSYNC" => 0,
+        "SECCOMP_FILTER_FLAG_LOG" => FLAG_LOG,
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => FLAG_SPEC_ALLOW,
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => FLAG_WAIT_KILLABLE_RECV,
+        _ => return None,
+    })
 }
 
 /// The tables to fill: the machine's own, and of its others those that the profile names.

@@ -143,19 +143,17 @@ impl Cgroup {
         self.dirs.iter().filter(|d| !d.is_v2()).map(|d| open_tasks(&d.full())).collect()
     }
 
-    /// How a further process enters: the container's cgroup, or one below it.
-    pub fn join(&self, sub: Option<&SubCgroup>) -> Result<Join> {
-        if let Some(unknown) =
-            sub.and_then(|s| s.controllers.iter().find(|c| !self.dirs.iter().any(|d| d.has(c) && !d.is_v2())))
-        {
+    /// How a further process enters: the container's cgroup, or cgroups below it, the first that fits each hierarchy.
+    pub fn join(&self, sub: &[SubCgroup]) -> Result<Join> {
+        let mut controllers = sub.iter().flat_map(|s| &s.controllers);
+        if let Some(unknown) = controllers.find(|c| !self.dirs.iter().any(|d| d.has(c) && !d.is_v2())) {
             return Err(Error::invalid("cgroup", format_args!("unknown controller {unknown}")));
         }
         let mut join = Join { v2: None, tasks: Vec::with_capacity(self.dirs.len()) };
         for dir in &self.dirs {
             let mut path = dir.full();
-            if let Some(sub) =
-                sub.filter(|s| s.path != "/" && (s.controllers.is_empty() || s.controllers.iter().any(|c| dir.has(c))))
-            {
+            let fits = |s: &&SubCgroup| s.controllers.is_empty() || s.controllers.iter().any(|c| dir.has(c));
+            if let Some(sub) = sub.iter().find(fits).filter(|s| s.path != "/") {
                 path.push_str(&sub.path);
             }
             match dir.is_v2() {
@@ -170,7 +168,7 @@ impl Cgroup {
     /// everything below it (systemd in a container). The answer is checked to be inside this cgroup.
     pub fn join_beside(&self, pid: u32) -> Result<Join> {
         let [dir] = self.dirs.as_slice() else {
-            return self.join(None);
+            return self.join(&[]);
         };
         let text = read(CWD, &format!("/proc/{pid}/cgroup")).at(|| format!("read /proc/{pid}/cgroup"))?;
         let path = text.lines().find_map(|l| l.strip_prefix("0::")).map(clean).unwrap_or_default();
