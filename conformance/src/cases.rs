@@ -51,7 +51,7 @@ macro_rules! topics {
     };
 }
 
-topics![root, process, user, capabilities, rlimits, namespaces];
+topics![root, process, user, capabilities, rlimits, namespaces, mounts, hooks, paths, sysctl, devices, seccomp];
 
 #[cfg(test)]
 mod tests {

@@ -30,6 +30,7 @@ mod command;
 mod known;
 mod report;
 mod scene;
+mod socket;
 mod suite;
 mod world;
 

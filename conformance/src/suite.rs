@@ -102,7 +102,7 @@ fn in_process(case: &Case, runtime: &Runtime, scratch: &Scratch, index: usize) -
 }
 
 fn spawn_case(case: &Case, runtime: &Runtime, scratch: &Scratch, index: usize) -> Result<Outcome> {
-    let id = format!("oc{}-{index}", std::process::id());
+    let id = format!("oc{}-{index:03}", std::process::id());
     let dir = scratch.0.join(&id);
     fs::create_dir(&dir)?;
     let answer = scratch.0.join(format!("{id}.json"));

@@ -214,11 +214,11 @@ fn wait() -> Attempt {
     let mut awaited = SigSet::all();
     awaited.remove(Signal::SIGCHLD);
     awaited.thread_block()?;
-    say(&json!({ "verb": "wait", "ready": true, "pid": std::process::id() }));
+    crate::say(&json!({ "verb": "wait", "ready": true, "pid": std::process::id() }));
     loop {
         let signal = awaited.wait()?;
         let size = rustix::termios::tcgetwinsize(io::stdin()).ok();
-        say(&json!({
+        crate::say(&json!({
             "verb": "wait", "signal": signal.as_str(),
             "rows": size.map(|size| size.ws_row), "columns": size.map(|size| size.ws_col),
         }));
@@ -226,11 +226,6 @@ fn wait() -> Attempt {
             return Ok(json!({ "done": true }));
         }
     }
-}
-
-fn say(answer: &Value) {
-    // Nobody may be reading; the signal is what matters.
-    let _ = writeln!(io::stdout().lock(), "{answer}");
 }
 
 /// This program again; by its path, because `/proc` may be missing.

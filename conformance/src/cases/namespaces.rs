@@ -43,7 +43,6 @@ cases! {
         root_inside_is_the_mapped_user_outside,
         files_of_unmapped_users_belong_to_nobody,
         several_ranges_may_be_mapped,
-        maps_without_a_user_namespace_are_refused,
     ],
 }
 
@@ -257,10 +256,4 @@ fn several_ranges_may_be_mapped(scene: &mut Scene) -> Result<()> {
     scene.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
     // The terminals' group is mapped in no range; gid 5 is.
     eq("uid_map", &scene.facts()?["uid_map"], [[0, 100_000, 1], [1, 200_000, 10], [1000, 300_000, 5]])
-}
-
-fn maps_without_a_user_namespace_are_refused(scene: &mut Scene) -> Result<()> {
-    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
-    scene.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
-    scene.try_create()?.refused().map(drop)
 }

@@ -33,8 +33,8 @@ cases! {
     "CVE-2016-3697: a number is never looked up as a name" => [
         a_numeric_user_is_not_a_name_in_passwd,
     ],
-    "CVE-2026-30892: no odd form of a user means root" => [
-        no_odd_form_of_a_user_means_root,
+    "CVE-2026-30892: how exec --user reads numbers" => [
+        an_odd_form_of_a_number_never_becomes_another_number,
     ],
     "runc exec --process: user" => [
         exec_takes_the_user_of_its_process_file,
@@ -160,7 +160,7 @@ fn a_numeric_user_is_not_a_name_in_passwd(scene: &mut Scene) -> Result<()> {
     eq("uid", &facts["uid"], [1000; 4])
 }
 
-fn no_odd_form_of_a_user_means_root(scene: &mut Scene) -> Result<()> {
+fn an_odd_form_of_a_number_never_becomes_another_number(scene: &mut Scene) -> Result<()> {
     scene.live()?;
     let odd = ["1", "1:", "-1", "4294967295", "4294967296", "18446744073709551616", "0x1", " 1", "1 ", "1:1:1", "+1", "1.0"];
     for form in odd {
