@@ -51,7 +51,30 @@ macro_rules! topics {
     };
 }
 
-topics![root, process, user, capabilities, rlimits, namespaces, mounts, hooks, paths, sysctl, devices, seccomp];
+topics![
+    root,
+    process,
+    user,
+    capabilities,
+    rlimits,
+    namespaces,
+    mounts,
+    hooks,
+    paths,
+    sysctl,
+    devices,
+    seccomp,
+    lifecycle,
+    cli_create,
+    cli_exec,
+    cli_kill,
+    cli_delete,
+    state,
+    list,
+    log,
+    features,
+    spec
+];
 
 #[cfg(test)]
 mod tests {

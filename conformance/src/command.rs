@@ -1,11 +1,13 @@
 //! Running a program with a limit on its time and keeping what it said.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,8 +15,22 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
+use crate::world;
+
 /// How long a command may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A command that takes longer may be waiting for an adopted process to be collected.
+const PROMPT: Duration = Duration::from_millis(50);
+
+/// The commands that have not been waited for.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// True for the process of a command that has not been waited for.
+pub(crate) fn is_running(pid: i32) -> bool {
+    let pid = u32::try_from(pid).unwrap_or(0);
+    RUNNING.lock().is_ok_and(|running| running.contains(&pid))
+}
 
 /// A command line to be run. Its output goes to files, not pipes: a container that outlives the command holds them open.
 #[derive(Debug)]
@@ -115,8 +131,12 @@ impl Cmd {
     }
 
     fn launch(mut self, stdout: PathBuf, stderr: PathBuf) -> Result<Running> {
+        let began = Instant::now();
+        // Under the lock, so that nobody takes the new child for an adopted one.
+        let mut running = RUNNING.lock().map_err(|_| anyhow::anyhow!("the list of commands is lost"))?;
         let child = self.command.spawn().with_context(|| self.line.clone())?;
-        Ok(Running { child, line: self.line, began: Instant::now(), stdout, stderr })
+        running.insert(child.id());
+        Ok(Running { child, line: self.line, began, stdout, stderr })
     }
 
     /// Runs the command to its end, whatever that is; a hang is an error.
@@ -144,7 +164,13 @@ impl Running {
 
     /// Waits for the end; kills what has not ended in time, and says so.
     pub(crate) fn finish(mut self) -> Result<Done> {
-        let Some(status) = wait_until(PATIENCE, || Ok(self.child.try_wait()?))? else {
+        let ended = wait_until(PATIENCE, || {
+            if self.began.elapsed() > PROMPT {
+                world::reap();
+            }
+            Ok(self.child.try_wait()?)
+        })?;
+        let Some(status) = ended else {
             let said = self.said();
             bail!("{}: still running after {PATIENCE:?}; stderr {:?}", self.line, said.1);
         };
@@ -170,6 +196,9 @@ impl Drop for Running {
             let _ = Pid::from_raw(self.pid()).map(|pid| rustix::process::kill_process_group(pid, Signal::KILL));
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+        if let Ok(mut running) = RUNNING.lock() {
+            running.remove(&self.child.id());
         }
     }
 }

@@ -39,8 +39,7 @@ impl Listener {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::CMSG_CLOEXEC;
-            let received =
-                rustix::net::recvmsg(&connection, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags)?;
+            let received = rustix::net::recvmsg(&connection, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags)?;
             for message in control.drain() {
                 if let RecvAncillaryMessage::ScmRights(rights) = message {
                     fds.extend(rights);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +11,7 @@ use nix::sched::CloneFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use crate::command::wait_until;
+use crate::command::{self, wait_until};
 
 /// Where every Linux system mounts its cgroups.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -176,37 +177,58 @@ pub(crate) fn adopt_orphans() -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become the subreaper")
 }
 
-/// Waits for a child or an adopted process, and gives its exit status, or 128 and the number of the signal that ended it.
+/// How adopted processes ended that were collected before anybody asked.
+static ENDED: Mutex<BTreeMap<i32, i32>> = Mutex::new(BTreeMap::new());
+
+/// Waits for an adopted process, and gives its exit status, or 128 and the number of the signal that ended it.
 pub(crate) fn wait_for(pid: i32, time: Duration) -> Result<i32> {
-    let id = Pid::from_raw(pid).context("not a process id")?;
-    let status = wait_until(time, || match rustix::process::waitpid(Some(id), WaitOptions::NOHANG) {
-        Ok(status) => Ok(status.map(|(_, status)| status)),
-        Err(error) => Err(error).with_context(|| format!("wait for {pid}")),
+    let ended = wait_until(time, || {
+        reap();
+        Ok(ENDED.lock().ok().and_then(|ended| ended.get(&pid).copied()))
     })?;
-    let Some(status) = status else { bail!("process {pid} still runs after {time:?}") };
-    Ok(status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(-1))
+    ended.with_context(|| format!("process {pid} still runs after {time:?}"))
 }
 
-/// Collects every child that has ended.
+/// Collects every adopted process that has ended. A pid namespace does not end before its processes are collected, so this is
+/// done while commands run; those are not touched, for their owner waits for them.
 pub(crate) fn reap() {
-    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+    for (pid, state) in own_children() {
+        if state != 'Z' || command::is_running(pid) {
+            continue;
+        }
+        let Some(id) = Pid::from_raw(pid) else { continue };
+        if let Ok(Some((_, status))) = rustix::process::waitpid(Some(id), WaitOptions::NOHANG)
+            && let Ok(mut ended) = ENDED.lock()
+        {
+            let status = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
+            ended.insert(pid, status.unwrap_or(-1));
+        }
+    }
 }
 
-/// The living children of this process, by process id and name.
-pub(crate) fn children() -> Vec<(i32, String)> {
+/// Process id and state of every child of this process.
+fn own_children() -> Vec<(i32, char)> {
     let mut children = Vec::new();
     for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
         for pid in text.split_whitespace().filter_map(|word| word.parse::<i32>().ok()) {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let dead = stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
-            if !dead {
-                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                children.push((pid, String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned()));
-            }
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+            children.push((pid, state.unwrap_or('X')));
         }
     }
     children
+}
+
+/// The living children of this process, by process id and name.
+pub(crate) fn children() -> Vec<(i32, String)> {
+    let living = own_children().into_iter().filter(|(_, state)| !['Z', 'X'].contains(state));
+    living
+        .map(|(pid, _)| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            (pid, String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned())
+        })
+        .collect()
 }
 
 /// Kills every descendant. Those of a killed process become children of this one, hence the rounds.

@@ -17,7 +17,9 @@ use std::process::ExitCode;
 /// Prints an answer. Nobody may be reading; then there is nobody to tell, either.
 pub(crate) fn say(answer: &serde_json::Value) {
     let _ = match std::env::var_os("PROBE_OUT") {
-        Some(path) => OpenOptions::new().append(true).create(true).open(path).and_then(|mut out| writeln!(out, "{answer}")),
+        Some(path) => {
+            OpenOptions::new().append(true).create(true).open(path).and_then(|mut out| writeln!(out, "{answer}"))
+        }
         None => writeln!(std::io::stdout().lock(), "{answer}"),
     };
 }

@@ -153,7 +153,7 @@ fn a_device_may_lie_deep_below_dev(scene: &mut Scene) -> Result<()> {
 }
 
 fn a_default_device_may_be_listed_with_another_mode(scene: &mut Scene) -> Result<()> {
-    let seen = device(scene, json!({ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600 }))?;
+    let seen = device(scene, json!({ "path": "/dev/full", "type": "c", "major": 1, "minor": 7, "fileMode": 0o600 }))?;
     eq("mode", &seen["mode"], "0600")
 }
 
