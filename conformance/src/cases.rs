@@ -64,6 +64,7 @@ topics![
     sysctl,
     devices,
     seccomp,
+    terminal,
     lifecycle,
     cli_create,
     cli_exec,
@@ -73,7 +74,9 @@ topics![
     list,
     log,
     features,
-    spec
+    spec,
+    errors,
+    security
 ];
 
 #[cfg(test)]

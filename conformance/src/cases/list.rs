@@ -13,7 +13,6 @@ cases! {
         the_json_list_has_the_fields_of_the_state,
         the_table_has_a_line_for_each_container,
         quiet_prints_the_ids_alone,
-        a_root_that_does_not_exist_is_an_empty_list,
         an_unknown_format_is_refused,
     ],
 }
@@ -55,11 +54,6 @@ fn quiet_prints_the_ids_alone(scene: &mut Scene) -> Result<()> {
     scene.create()?;
     eq("ids", scene.runtime(&["list", "--quiet"]).run()?.ok()?.stdout, format!("{}\n", scene.id))?;
     eq("ids", scene.runtime(&["list", "-q"]).run()?.ok()?.stdout, format!("{}\n", scene.id))
-}
-
-fn a_root_that_does_not_exist_is_an_empty_list(scene: &mut Scene) -> Result<()> {
-    let missing = text(&scene.path("missing"));
-    eq("ids", scene.bare(&["--root", &missing, "list", "--quiet"]).run()?.ok()?.stdout, "")
 }
 
 fn an_unknown_format_is_refused(scene: &mut Scene) -> Result<()> {
