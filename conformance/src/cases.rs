@@ -64,6 +64,7 @@ topics![
     sysctl,
     devices,
     seccomp,
+    cgroup,
     terminal,
     lifecycle,
     cli_create,

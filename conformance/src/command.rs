@@ -264,9 +264,10 @@ impl Done {
     }
 }
 
-/// Every line of `text` that is a JSON object.
+/// The JSON object at the end of each line that has one. A terminal may have echoed something before it.
 pub(crate) fn answers(text: &str) -> Vec<Value> {
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect()
+    let objects = text.lines().filter_map(|line| line.get(line.find('{')?..));
+    objects.filter_map(|object| serde_json::from_str(object).ok()).collect()
 }
 
 /// Asks until there is an answer or the time is up.
@@ -310,7 +311,7 @@ mod tests {
 
     #[test]
     fn only_lines_that_are_objects_are_answers() {
-        assert_eq!(answers("hello\n{\"ok\":true}\n3\n").len(), 1);
+        assert_eq!(answers("hello\n^C{\"ok\":true}\n3\n{half\n"), [serde_json::json!({ "ok": true })]);
     }
 
     #[test]

@@ -24,7 +24,6 @@ cases! {
     "config.md: required properties" => [
         a_config_without_a_process_can_not_be_run,
         a_config_without_a_root_is_refused,
-        a_config_without_a_mount_namespace_never_mounts_on_the_host,
     ],
     "config.md, Specification version" => [
         the_versions_of_the_first_series_are_accepted,
@@ -123,16 +122,6 @@ fn a_config_without_a_process_can_not_be_run(scene: &mut Scene) -> Result<()> {
 fn a_config_without_a_root_is_refused(scene: &mut Scene) -> Result<()> {
     scene.unset("/root");
     scene.try_create()?.refused().map(drop)
-}
-
-fn a_config_without_a_mount_namespace_never_mounts_on_the_host(scene: &mut Scene) -> Result<()> {
-    scene.shares("mount");
-    let table = || fs::read_to_string("/proc/self/mountinfo");
-    let before = table()?;
-    // Refused or run in the caller's mounts: either way nothing of it stays.
-    scene.probes(&["exit", "0"]).run()?;
-    ensure!(table()? == before, "the host's mount table has changed");
-    Ok(())
 }
 
 fn the_versions_of_the_first_series_are_accepted(scene: &mut Scene) -> Result<()> {
