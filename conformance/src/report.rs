@@ -99,11 +99,16 @@ pub(crate) fn json(verdicts: &[Verdict], runtime: &Runtime, view: &str, out: &mu
     let results: Vec<_> = verdicts
         .iter()
         .map(|verdict| {
-            let mut result = json!(verdict.outcome);
-            result["case"] = json!(verdict.name);
-            result["stands_for"] = json!(verdict.stands_for);
-            result["milliseconds"] = json!(u64::try_from(verdict.took.as_millis()).unwrap_or(u64::MAX));
-            result
+            let (outcome, reason) = match &verdict.outcome {
+                Outcome::Pass => ("pass", None),
+                Outcome::Fail(reason) => ("fail", Some(reason)),
+                Outcome::Skip(reason) => ("skip", Some(reason)),
+                Outcome::Todo(reason) => ("todo", Some(reason)),
+            };
+            json!({
+                "case": verdict.name, "stands_for": verdict.stands_for, "outcome": outcome, "reason": reason,
+                "milliseconds": u64::try_from(verdict.took.as_millis()).unwrap_or(u64::MAX),
+            })
         })
         .collect();
     let document = json!({

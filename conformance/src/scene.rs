@@ -188,7 +188,7 @@ impl Scene {
 
     /// Removes the mount at a destination.
     pub(crate) fn unmounts(&mut self, at: &str) -> &mut Self {
-        if let Some(mounts) = self.config["mounts"].as_array_mut() {
+        if let Some(mounts) = self.config.pointer_mut("/mounts").and_then(Value::as_array_mut) {
             mounts.retain(|mount| mount["destination"] != at);
         }
         self
@@ -196,7 +196,7 @@ impl Scene {
 
     /// Removes a namespace from the list, so that the container shares the runtime's.
     pub(crate) fn shares(&mut self, kind: &str) -> &mut Self {
-        if let Some(list) = self.config["linux"]["namespaces"].as_array_mut() {
+        if let Some(list) = self.config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut) {
             list.retain(|namespace| namespace["type"] != kind);
         }
         self
@@ -320,7 +320,7 @@ impl Scene {
 
     /// The status that `state` gives.
     pub(crate) fn status(&self) -> Result<String> {
-        Ok(self.state()?["status"].as_str().unwrap_or_default().to_owned())
+        Ok(self.state()?.get("status").and_then(Value::as_str).unwrap_or_default().to_owned())
     }
 
     /// Waits until `state` gives this status.
@@ -367,7 +367,7 @@ impl Scene {
 
     /// A process object for [`Scene::exec_process`] with the probe's arguments.
     pub(crate) fn process(&self, args: &[&str]) -> Value {
-        let mut process = self.config["process"].clone();
+        let mut process = self.config.get("process").cloned().unwrap_or_default();
         let mut all = vec!["/probe"];
         all.extend(args);
         set(&mut process, "/args", json!(all));

@@ -184,3 +184,22 @@ impl Drop for Scratch {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_regular_expression_on_topic_and_name() {
+        let names = |filter: &str| choose(Some(filter)).unwrap().iter().map(Case::full_name).collect::<Vec<_>>();
+        assert!(names("^root/").iter().all(|name| name.starts_with("root/")));
+        assert_eq!(names("read_only_root_refuses"), ["root/a_read_only_root_refuses_writes"]);
+        assert_eq!(choose(None).unwrap().len(), cases::all().len());
+    }
+
+    #[test]
+    fn a_filter_that_fits_nothing_or_is_broken_is_an_error() {
+        assert!(choose(Some("no such case")).is_err());
+        assert!(choose(Some("(")).is_err());
+    }
+}

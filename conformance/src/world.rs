@@ -27,17 +27,6 @@ pub(crate) enum View {
     V2,
 }
 
-impl View {
-    /// As it is written on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        }
-    }
-}
-
 /// Leaves the machine's mount table: what is mounted from now on is gone with this process and its children.
 pub(crate) fn isolate() -> Result<()> {
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace (the cases need root)")?;
@@ -50,7 +39,7 @@ pub(crate) fn show(view: View) -> Result<()> {
     let mounts = cgroup_mounts()?;
     match view {
         View::Host => Ok(()),
-        View::V1 if mounts.keys().any(|controller| controller != "") => Ok(()),
+        View::V1 if mounts.keys().any(|controller| !controller.is_empty()) => Ok(()),
         View::V1 => bail!("this machine has no cgroup v1 hierarchy"),
         View::V2 => {
             let text = fs::read_to_string("/proc/self/mountinfo")?;

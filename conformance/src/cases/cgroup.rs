@@ -28,6 +28,7 @@ cases! {
         a_memory_and_swap_limit_is_set,
         a_memory_limit_of_minus_one_is_none,
         a_process_beyond_the_memory_limit_is_killed,
+        a_small_limit_leaves_room_for_the_program,
     ],
     "config-linux.md, CPU" => [
         cpu_shares_are_set,
@@ -223,6 +224,13 @@ fn a_process_beyond_the_memory_limit_is_killed(scene: &mut Scene) -> Result<()> 
     scene.set("/linux/resources", json!({ "memory": { "limit": 32 * MIB, "swap": 32 * MIB } }));
     scene.probes(&["alloc", "256"]).run()?.exits(137)?;
     scene.probes(&["alloc", "4"]).run()?.exits(0).map(drop)
+}
+
+fn a_small_limit_leaves_room_for_the_program(scene: &mut Scene) -> Result<()> {
+    needs("memory")?;
+    // The least that Docker accepts: what the runtime itself needs in the container's cgroup must be less.
+    scene.set("/linux/resources", json!({ "memory": { "limit": 6 * MIB } }));
+    scene.probes(&["exit", "0"]).run()?.exits(0).map(drop)
 }
 
 fn cpu_shares_are_set(scene: &mut Scene) -> Result<()> {

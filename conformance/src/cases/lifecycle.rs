@@ -29,6 +29,7 @@ cases! {
     ],
     "runtime.md, Create" => [
         creating_an_id_twice_is_refused_and_harmless,
+        of_two_creates_at_once_one_wins,
     ],
     "runc run (BuildKit: its exit status is the step's)" => [
         run_exits_as_the_program_did,
@@ -152,6 +153,23 @@ fn creating_an_id_twice_is_refused_and_harmless(scene: &mut Scene) -> Result<()>
     scene.try_create()?.refused()?;
     eq("status of the first", scene.status()?, "running")?;
     eq("pid of the first", &scene.state()?["pid"], live.pid)
+}
+
+fn of_two_creates_at_once_one_wins(scene: &mut Scene) -> Result<()> {
+    scene.save()?;
+    scene.uses(&scene.id);
+    let bundle = text(&scene.bundle);
+    for round in 0..5 {
+        let create = || scene.runtime(&["create", "--bundle", &bundle, &scene.id]).spawn();
+        let both = [create()?, create()?];
+        let ended: Vec<i32> =
+            both.into_iter().map(|running| running.finish().map(|done| done.status)).collect::<Result<_>>()?;
+        let winners = ended.iter().filter(|status| **status == 0).count();
+        ensure!(winners == 1, "round {round}: expected one winner, saw exit statuses {ended:?}");
+        eq("status", scene.status()?, "created")?;
+        scene.force_delete()?.ok()?;
+    }
+    Ok(())
 }
 
 fn run_exits_as_the_program_did(scene: &mut Scene) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::check::{eq, holds, skip};
@@ -261,7 +261,8 @@ fn a_32_bit_personality_is_set(scene: &mut Scene) -> Result<()> {
     let facts = scene.facts()?;
     // PER_LINUX32 of <linux/personality.h>.
     eq("personality", &facts["personality"], "00000008")?;
-    if facts["machine"] == "x86_64" { anyhow::bail!("machine: expected a 32-bit name, saw x86_64") } else { Ok(()) }
+    ensure!(facts["machine"] != "x86_64", "machine: expected a 32-bit name, saw x86_64");
+    Ok(())
 }
 
 fn an_unknown_personality_is_refused(scene: &mut Scene) -> Result<()> {
@@ -294,7 +295,7 @@ fn no_new_keyring_leaves_the_keyring_alone(scene: &mut Scene) -> Result<()> {
     scene.probes(&["facts"]);
     let facts = scene.run_with(&["--no-new-keyring"])?.ok()?.answers().pop().context("no answer")?;
     let keys = facts["keys"].to_string();
-    anyhow::ensure!(!keys.contains(&scene.id), "expected no keyring of the container, saw {keys}");
+    ensure!(!keys.contains(&scene.id), "expected no keyring of the container, saw {keys}");
     Ok(())
 }
 
