@@ -394,12 +394,15 @@ fn hunt(time: Duration) -> Value {
             if OpenOptions::new().write(true).open(&exe).is_ok() {
                 writable.push(name.clone());
             }
+            // The program that is started has its standard streams by right.
             let fds = fs::read_dir(format!("/proc/{name}/fd")).into_iter().flatten().flatten();
-            for fd in fds {
-                let target = fs::read_link(fd.path());
-                if let Ok(target) = target {
-                    listed.push(target);
-                }
+            let fds: Vec<_> = fds
+                .filter(|fd| !["0", "1", "2"].iter().any(|stream| fd.file_name() == *stream))
+                .filter_map(|fd| fs::read_link(fd.path()).ok())
+                .collect();
+            // It may have become the program in the meantime.
+            if owner == fs::metadata(&exe).map(|exe| (exe.dev(), exe.ino())).ok() {
+                listed.extend(fds);
             }
         }
     }
