@@ -31,6 +31,7 @@ cases! {
         a_missing_id_is_refused,
         too_many_arguments_are_refused,
         help_of_every_command_succeeds,
+        global_options_of_callers_are_accepted,
     ],
     "runc: --root" => [
         the_state_is_below_the_root,
@@ -148,6 +149,14 @@ fn help_of_every_command_succeeds(scene: &mut Scene) -> Result<()> {
     for command in ["create", "start", "run", "state", "kill", "delete", "exec", "list", "spec", "features"] {
         let done = scene.bare(&[command, "--help"]).run()?.ok()?;
         ensure!(!done.stdout.is_empty(), "{command} --help says nothing on standard output");
+    }
+    Ok(())
+}
+
+fn global_options_of_callers_are_accepted(scene: &mut Scene) -> Result<()> {
+    let log = text(&scene.path("log"));
+    for options in [&["--rootless", "auto"][..], &["--rootless=false"], &["--debug"], &["--log", &log, "--log-format", "text"]] {
+        scene.runtime(options).args(["list", "--quiet"]).run()?.ok()?;
     }
     Ok(())
 }

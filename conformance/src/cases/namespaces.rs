@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::check::{allowed, eq, refused};
+use crate::check::{allowed, eq, lacks, lists, refused, skip};
+use crate::command::Cmd;
 use crate::scene::{Live, Scene};
 
 cases! {
@@ -33,6 +34,7 @@ cases! {
         mappings_may_stand_beside_a_joined_user_namespace,
     ],
     "runc: the loopback of a new network namespace" => [a_new_network_namespace_has_its_loopback_up],
+    "config-linux.md, Network Devices" => [a_network_device_is_moved_into_the_container],
     "config.md, Hostname and Domainname" => [
         the_hostname_is_set,
         the_domainname_is_set,
@@ -204,6 +206,19 @@ fn a_new_network_namespace_has_its_loopback_up(scene: &mut Scene) -> Result<()> 
     let up = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
     ensure!(up, "flags of lo: expected IFF_UP, saw {answer}");
     Ok(())
+}
+
+fn a_network_device_is_moved_into_the_container(scene: &mut Scene) -> Result<()> {
+    let places = ["/usr/sbin/ip", "/usr/bin/ip", "/sbin/ip"].map(std::path::Path::new);
+    let Some(ip) = places.into_iter().find(|path| path.is_file()) else { return skip("no ip on this machine") };
+    // The devices are made in a network namespace of the case's own, which is the runtime's as well.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+    let add = ["link", "add", "moved", "type", "veth", "peer", "name", "stays"];
+    Cmd::new(ip, &scene.dir).args(add).run()?.ok()?;
+    scene.set("/linux/netDevices", json!({ "moved": { "name": "inside0" } }));
+    let names = scene.ask(&["list", "/sys/class/net"])?["names"].clone();
+    lists("devices inside", &names, "inside0")?;
+    lacks("devices inside", &names, "stays")
 }
 
 fn the_hostname_is_set(scene: &mut Scene) -> Result<()> {

@@ -58,6 +58,14 @@ cases! {
         an_io_priority_is_set,
         an_unknown_io_class_is_refused,
     ],
+    "config.md, Linux Process: apparmorProfile, selinuxLabel" => [
+        an_apparmor_profile_without_apparmor_is_refused,
+        a_selinux_label_without_selinux_is_refused,
+    ],
+    "config-linux.md, Memory policy" => [
+        a_memory_policy_is_set,
+        an_unknown_memory_policy_is_refused,
+    ],
     "config-linux.md, Personality" => [
         a_32_bit_personality_is_set,
         an_unknown_personality_is_refused,
@@ -253,6 +261,36 @@ fn an_io_priority_is_set(scene: &mut Scene) -> Result<()> {
 
 fn an_unknown_io_class_is_refused(scene: &mut Scene) -> Result<()> {
     scene.set("/process/ioPriority", json!({ "class": "IOPRIO_CLASS_SOON", "priority": 6 }));
+    scene.try_create()?.refused().map(drop)
+}
+
+fn an_apparmor_profile_without_apparmor_is_refused(scene: &mut Scene) -> Result<()> {
+    if fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|enabled| enabled.starts_with('Y')) {
+        return skip("this machine has AppArmor");
+    }
+    scene.set("/process/apparmorProfile", "some-profile");
+    scene.run()?.refused().map(drop)
+}
+
+fn a_selinux_label_without_selinux_is_refused(scene: &mut Scene) -> Result<()> {
+    if std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        return skip("this machine has SELinux");
+    }
+    scene.set("/process/selinuxLabel", "system_u:system_r:svirt_lxc_net_t:s0:c124,c675");
+    scene.run()?.refused().map(drop)
+}
+
+fn a_memory_policy_is_set(scene: &mut Scene) -> Result<()> {
+    if !std::path::Path::new("/proc/self/numa_maps").exists() {
+        return skip("this kernel knows no memory policies");
+    }
+    scene.set("/linux/memoryPolicy", json!({ "mode": "MPOL_BIND", "nodes": "0" }));
+    let maps = scene.ask(&["read", "/proc/self/numa_maps"])?["text"].to_string();
+    holds("/proc/self/numa_maps", &maps, " bind:0")
+}
+
+fn an_unknown_memory_policy_is_refused(scene: &mut Scene) -> Result<()> {
+    scene.set("/linux/memoryPolicy", json!({ "mode": "MPOL_BEST", "nodes": "0" }));
     scene.try_create()?.refused().map(drop)
 }
 
