@@ -69,10 +69,10 @@ pub(crate) struct Running {
 }
 
 impl Cmd {
-    /// A command with closed standard input, in its own process group, with its output files below `dir`.
+    /// A command with empty standard input, in its own process group, in the directory `dir`, where its output goes as well.
     pub(crate) fn new(program: &Path, dir: &Path) -> Self {
         let mut command = Command::new(program);
-        command.stdin(Stdio::null()).process_group(0);
+        command.stdin(Stdio::null()).process_group(0).current_dir(dir);
         let line = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Self { command, line, dir: dir.to_owned() }
     }
