@@ -108,18 +108,23 @@ fn options_may_follow_the_id(scene: &mut Scene) -> Result<()> {
     scene.save()?;
     scene.uses(&scene.id);
     scene.runtime(&["create", &scene.id, "--bundle", &text(&scene.bundle)]).run()?.ok()?;
-    scene.runtime(&["delete", &scene.id, "--force"]).run()?.ok().map(drop)
+    eq("status", scene.status()?, "created")?;
+    scene.runtime(&["delete", &scene.id, "--force"]).run()?.ok()?;
+    ensure!(!scene.is_known(&scene.id), "the container is still there");
+    Ok(())
 }
 
 fn a_long_option_may_have_one_dash(scene: &mut Scene) -> Result<()> {
     scene.probes(&["facts"]);
-    scene.run_with(&["-no-subreaper"])?.ok().map(drop)
+    let done = scene.run_with(&["-no-subreaper"])?.ok()?;
+    eq("answers", done.answers().len(), 1)
 }
 
 fn an_option_may_have_its_value_after_an_equals_sign(scene: &mut Scene) -> Result<()> {
     scene.save()?;
     scene.uses(&scene.id);
-    scene.runtime(&["create", &format!("--bundle={}", text(&scene.bundle)), &scene.id]).run()?.ok().map(drop)
+    scene.runtime(&["create", &format!("--bundle={}", text(&scene.bundle)), &scene.id]).run()?.ok()?;
+    eq("status", scene.status()?, "created")
 }
 
 fn an_unknown_option_is_refused(scene: &mut Scene) -> Result<()> {
@@ -254,6 +259,7 @@ fn ids_of_letters_digits_and_a_few_signs_are_accepted(scene: &mut Scene) -> Resu
         scene.set("/linux/cgroupsPath", format!("/{id}")).save()?;
         scene.uses(&id);
         scene.runtime(&["create", "--bundle", &text(&scene.bundle), &id]).run()?.ok()?;
+        eq("id", &scene.runtime(&["state", &id]).run()?.ok()?.json()?["id"], &id)?;
         scene.runtime(&["delete", "--force", &id]).run()?.ok()?;
     }
     Ok(())
@@ -319,7 +325,8 @@ fn create_works_in_an_environment_of_path_alone(scene: &mut Scene) -> Result<()>
     scene.probes(&["facts"]).save()?;
     scene.uses(&scene.id);
     let run = scene.runtime(&["run", "--bundle", &text(&scene.bundle), &scene.id]);
-    run.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").run()?.ok().map(drop)
+    let done = run.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").run()?.ok()?;
+    eq("answers", done.answers().len(), 1)
 }
 
 fn a_pidfd_is_sent_to_the_socket(scene: &mut Scene) -> Result<()> {

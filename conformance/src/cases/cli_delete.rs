@@ -153,6 +153,7 @@ fn options_of_create_are_not_needed_to_delete(scene: &mut Scene) -> Result<()> {
         .runtime(&["--log", &log, "--log-format", "json", "create", "--bundle", &bundle, "--no-new-keyring", &scene.id])
         .run()?
         .ok()?;
+    eq("status", scene.status()?, "created")?;
     scene.force_delete()?.ok()?;
     nothing_is_left(scene)
 }

@@ -100,7 +100,8 @@ fn the_program_is_looked_up_in_the_path_of_its_own_environment(scene: &mut Scene
 
 fn a_relative_program_counts_from_the_working_directory(scene: &mut Scene) -> Result<()> {
     scene.set("/process/args", json!(["./found-by-path", "facts"])).set("/process/cwd", "/usr/bin");
-    scene.run()?.ok().map(drop)
+    let facts = scene.run()?.ok()?.answers().pop().context("no answer")?;
+    eq("argv[0]", &facts["args"][0], "./found-by-path")
 }
 
 fn a_script_is_run_by_its_interpreter(scene: &mut Scene) -> Result<()> {
