@@ -36,6 +36,13 @@ pub(crate) fn run(options: &Options, path: &Path) -> Result<bool> {
     world::adopt_orphans()?;
     let path = path.canonicalize().with_context(|| format!("runtime {}", path.display()))?;
     let runtime = Runtime::ask(&path, &scratch.0)?;
+    if let Err(error) = control(&runtime, &scratch) {
+        // Standard error may be closed; the cases go on all the same.
+        let _ = writeln!(
+            std::io::stderr().lock(),
+            "orlop-conformance: the unchanged config does not run, so a refusal of a changed one says nothing: {error:#}"
+        );
+    }
     let excuses = if options.known { known::table()? } else { Vec::new() };
     let layout = if world::is_v2()? { "v2" } else { "v1" };
 
@@ -78,6 +85,16 @@ pub(crate) fn run(options: &Options, path: &Path) -> Result<bool> {
     }
     out.flush()?;
     Ok(Count::of(&verdicts).is_clean())
+}
+
+/// Runs the config that every case starts from.
+fn control(runtime: &Runtime, scratch: &Scratch) -> Result<()> {
+    let id = format!("oc{}-control", std::process::id());
+    let dir = scratch.0.join(&id);
+    fs::create_dir(&dir)?;
+    let mut scene = Scene::new(runtime.clone(), &scratch.probe(), &dir, &id)?;
+    scene.facts()?;
+    scene.end()
 }
 
 /// The cases whose name fits the filter.
