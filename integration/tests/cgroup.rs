@@ -225,9 +225,9 @@ fn sub_cgroups_are_joined_listed_killed_and_removed() {
     }
     let mut child = spawn(&inner, "sleep 100; :");
     assert!(cgroup.pids().unwrap().contains(&child.id()));
-    let join = cgroup.join(Some(&SubCgroup::parse("/inner").unwrap())).unwrap();
+    let join = cgroup.join(&[SubCgroup::parse("/inner").unwrap()]).unwrap();
     assert_eq!(join.tasks.len() + usize::from(join.v2.is_some()), plan.record().0.len());
-    assert!(cgroup.join(Some(&SubCgroup::parse("other").unwrap())).is_err());
+    assert!(cgroup.join(&[SubCgroup::parse("other").unwrap()]).is_err());
     if layout.is_v2() {
         use std::os::fd::AsRawFd;
         let beside = cgroup.join_beside(child.id()).unwrap().v2.unwrap();
