@@ -66,7 +66,7 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
     let arena = Arena::new();
     let plan = Plan::new(&arena, &spec, request, &host)?;
     let opened = Opened::new(&plan, request)?;
-    check_terminal(&plan, &opened, when)?;
+    check_terminal(plan.terminal.is_some(), opened.console.is_some(), request.foreground)?;
 
     let claim = store.claim(&request.id)?;
     let mut record = record(&spec, request, &plan, when)?;
@@ -74,13 +74,20 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
     claim.config(config)?;
     let mut cgroup = plan.cgroup.as_ref().map(Cgroup::create).transpose()?;
     let wait = (when == When::Started).then(|| Wait::new(&claim)).transpose()?;
+    // While the child works; but the device rules of version 1 change one by one, and it would find itself without
+    // some of them.
+    let limits_later = host.layout.is_v2();
+    if let (Some(cgroup), Some(plan), false) = (&mut cgroup, &plan.cgroup, limits_later) {
+        cgroup.apply(plan)?;
+    }
 
     let init = spawn(&plan, &opened, cgroup.as_ref(), wait.as_ref())?;
     drop(wait);
-    let mut setup = Setup { plan: &plan, spec: &spec, request, opened, init, record: &mut record, terminal: None };
-    let ready = setup.serve(&claim, cgroup.as_mut());
-    if let Err(error) = ready {
+    let mut setup =
+        Setup { plan: &plan, spec: &spec, request, opened, init, record: &mut record, terminal: None, limits_later };
+    if let Err(error) = setup.serve(&claim, cgroup.as_mut()) {
         let kills = cgroup.as_ref().map_or(0, Cgroup::oom_kills);
+        setup.run_poststop();
         return Err(oom_hint(error, kills));
     }
     let Setup { init, terminal, .. } = setup;
@@ -105,19 +112,14 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
     Ok(Created { pid, pidfd, terminal, warnings: plan.warnings, has_poststart: record.hooks.poststart })
 }
 
-/// What runc asks of the combination of terminal, console socket and detaching.
-fn check_terminal(plan: &Plan<'_>, opened: &Opened, when: When) -> Result<()> {
-    match (plan.terminal.is_some(), opened.console.is_some(), when) {
-        (true, false, When::Started) => Err(Error::new(
-            ErrorKind::InvalidSpec,
-            "cannot allocate tty if runc will detach without setting console socket",
-        )),
-        (false, true, _) => Err(Error::new(
-            ErrorKind::InvalidSpec,
-            "cannot use console socket if runc will not detach or allocate tty",
-        )),
-        _ => Ok(()),
-    }
+/// Who has the other side of the terminal: a socket, or the caller in the foreground. The wording is runc's.
+pub(crate) fn check_terminal(terminal: bool, console: bool, foreground: bool) -> Result<()> {
+    let text = match (terminal, console) {
+        (true, false) if !foreground => "cannot allocate tty if runc will detach without setting console socket",
+        (_, true) if foreground || !terminal => "cannot use console socket if runc will not detach or allocate tty",
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::InvalidSpec, text))
 }
 
 fn record(spec: &Spec, request: &Create, plan: &Plan<'_>, when: When) -> Result<Record> {
@@ -130,10 +132,7 @@ fn record(spec: &Spec, request: &Create, plan: &Plan<'_>, when: When) -> Result<
         rootfs: text(plan.rootfs).into_owned(),
         created: container::now(),
         namespaces: namespaces
-            .map(|n| store::Namespace {
-                kind: n.r#type.clone(),
-                path: (!n.path.is_empty()).then(|| n.path.clone()),
-            })
+            .map(|n| store::Namespace { kind: n.r#type.clone(), path: (!n.path.is_empty()).then(|| n.path.clone()) })
             .collect(),
         cgroup: plan.cgroup.as_ref().map(crate::cgroup::Plan::record),
         annotations_in_config: !spec.annotations.0.is_empty(),
@@ -162,7 +161,8 @@ impl Wait {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fifo = openat(claim.dir(), NEW_FIFO, flags, Mode::empty()).at(|| "open the exec fifo")?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let report = openat(claim.dir(), store::REPORT, flags, Mode::RUSR | Mode::WUSR).at(|| "make the report file")?;
+        let report =
+            openat(claim.dir(), store::REPORT, flags, Mode::RUSR | Mode::WUSR).at(|| "make the report file")?;
         Ok(Self { fifo, report })
     }
 
@@ -236,6 +236,7 @@ struct Setup<'a, 's> {
     init: Spawned,
     record: &'a mut Record,
     terminal: Option<OwnedFd>,
+    limits_later: bool,
 }
 
 impl Setup<'_, '_> {
@@ -250,7 +251,7 @@ impl Setup<'_, '_> {
         for source in &self.plan.sources {
             self.init.hand(open::source(source)?.as_fd());
         }
-        if let (Some(cgroup), Some(plan)) = (cgroup, &self.plan.cgroup) {
+        if let (Some(cgroup), Some(plan), true) = (cgroup, &self.plan.cgroup, self.limits_later) {
             cgroup.apply(plan)?;
         }
         limits(proc, self.init.pid, &self.plan.rlimits, self.plan.oom_score_adj, "process")?;
@@ -286,15 +287,23 @@ impl Setup<'_, '_> {
             }
         }
         if self.record.waits_on_fifo {
-            Wait::publish(claim)?;
+            return Wait::publish(claim);
         }
-        Ok(())
+        let mut inside = in_container(self.init.pidfd.as_fd(), self.plan.namespaces.own);
+        hooks::run(&self.spec.hooks.start_container, "startContainer", &self.state(Status::Created), &mut inside)
     }
 
     fn state(&self, status: Status) -> Vec<u8> {
         let spec = self.spec;
         let pid = self.record.pid;
         state::for_hooks(&spec.oci_version, &self.request.id, status, pid, &self.request.bundle, &spec.annotations)
+    }
+
+    /// After a hook's failure the container is destroyed, poststop hooks included (runtime.md, "Lifecycle").
+    fn run_poststop(&self) {
+        let mut host = hooks::on_the_host(Some(Path::new(&self.request.bundle)));
+        // The failure that led here is what is reported.
+        let _ = hooks::run_all(&self.spec.hooks.poststop, "poststop", &self.state(Status::Stopped), &mut host);
     }
 
     /// The hooks before the root changes: two kinds on the host, one in the container's namespaces.

@@ -11,10 +11,9 @@ use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
 use crate::cgroup::{Join, SubCgroup};
 use crate::config::{self, Hook, Process, Spec};
 use crate::container::{Container, Operation, Status};
-use crate::create::{limits, own_namespaces, pass_listener, write_pid_file};
+use crate::create::{check_terminal, limits, own_namespaces, pass_listener, write_pid_file};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::hooks::{Started, Streams};
-use crate::open::check_preserved;
 use crate::plan::{self, Arena, Surroundings, keyring, plan_process};
 use crate::spawn::{Ends, Said, Spawned, explain_process, oom_hint};
 use crate::state::{for_hooks, kept_config};
@@ -129,10 +128,11 @@ pub fn exec(store: &Store, id: &ContainerId, request: &Request) -> Result<Execut
     };
     let mut planned = plan_process(&arena, "process", &process, &around, filter)?;
     warnings.append(&mut planned.warnings);
-    check_preserved(request.preserve_fds)?;
-    let console = request.console_socket.as_deref().map(|path| socket::connect_to("console socket", path)).transpose()?;
-    check_terminal(process.terminal, console.is_some(), request.detach)?;
-    let pidfd_socket = request.pidfd_socket.as_deref().map(|path| socket::connect_to("pidfd socket", path)).transpose()?;
+    let console =
+        request.console_socket.as_deref().map(|path| socket::connect_to("console socket", path)).transpose()?;
+    check_terminal(process.terminal, console.is_some(), !request.detach)?;
+    let pidfd_socket =
+        request.pidfd_socket.as_deref().map(|path| socket::connect_to("pidfd socket", path)).transpose()?;
 
     let cgroup = container.cgroup()?;
     let join = match &cgroup {
@@ -209,15 +209,6 @@ pub fn exec(store: &Store, id: &ContainerId, request: &Request) -> Result<Execut
     Ok(Executed { pid, pidfd, terminal, warnings })
 }
 
-fn check_terminal(terminal: bool, console: bool, detach: bool) -> Result<()> {
-    let text = match (terminal, console) {
-        (true, false) if detach => "cannot allocate tty if runc will detach without setting console socket",
-        (false, true) => "cannot use console socket if runc will not detach or allocate tty",
-        _ => return Ok(()),
-    };
-    Err(Error::new(ErrorKind::InvalidSpec, text))
-}
-
 fn root_of(proc: BorrowedFd<'_>, pid: i32) -> Result<OwnedFd> {
     let path = format!("{pid}/root");
     openat(proc, path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(|| format!("open /proc/{path}"))
@@ -234,10 +225,9 @@ fn process(spec: &Spec, what: &What) -> Result<Process> {
             process.io_priority = process.io_priority.or(own.io_priority);
             process.oom_score_adj = process.oom_score_adj.or(own.oom_score_adj);
             process.exec_cpu_affinity = process.exec_cpu_affinity.or(own.exec_cpu_affinity);
-            for (given, default) in [
-                (&mut process.apparmor_profile, own.apparmor_profile),
-                (&mut process.selinux_label, own.selinux_label),
-            ] {
+            for (given, default) in
+                [(&mut process.apparmor_profile, own.apparmor_profile), (&mut process.selinux_label, own.selinux_label)]
+            {
                 if given.is_empty() {
                     *given = default;
                 }

@@ -70,11 +70,11 @@ fn perform(global: &Global, command: Command, log: &Log) -> Result<u8> {
             created.warnings.iter().for_each(|warning| log.warning(warning));
         }
         Command::Run(args) => {
-            let request = request(global, &args.create)?;
+            let request = request::Create { foreground: !args.detach, ..request(global, &args.create)? };
             let options = run::Options { detach: args.detach, keep: args.keep, no_subreaper: args.no_subreaper };
-            let status = run::check_detached_terminal(args.detach, args.create.console_socket.is_some())
-                .and_then(|()| document(&args.create))
-                .and_then(|config| run::run(&Store::create(root)?, &request, &config, options, &mut |w| log.warning(w)));
+            let status = document(&args.create).and_then(|config| {
+                run::run(&Store::create(root)?, &request, &config, options, &mut |w| log.warning(w))
+            });
             return status.map_err(|e| e.context(format_args!("run {}", args.create.id)));
         }
         Command::Start { id } => {
@@ -165,9 +165,7 @@ fn request(global: &Global, args: &cli::Create) -> Result<request::Create> {
         }
     };
     let listen_fds = listen_fds();
-    // What our caller has left open beyond what it passes on is none of the container's, nor of a hook's.
-    let first = 3u32.saturating_add(listen_fds).saturating_add(args.preserve_fds);
-    close_range(first, u32::MAX, true).at(|| "close_range")?;
+    pass_fds(listen_fds.saturating_add(args.preserve_fds))?;
     Ok(request::Create {
         id: ContainerId::parse(&args.id)?,
         bundle: absolute(&args.bundle)?,
@@ -178,8 +176,16 @@ fn request(global: &Global, args: &cli::Create) -> Result<request::Create> {
         no_new_keyring: args.no_new_keyring,
         preserve_fds: args.preserve_fds,
         listen_fds,
+        foreground: false,
         cgroups,
     })
+}
+
+/// Sees that the fds which are passed through are there; what our caller has left open beyond them is none of the
+/// container's business, nor of a hook's.
+fn pass_fds(count: u32) -> Result<()> {
+    request::check_preserved_fds(count)?;
+    close_range(count.saturating_add(3), u32::MAX, true).at(|| "close_range")
 }
 
 /// How many sockets were passed to this process by socket activation (sd_listen_fds(3)).
@@ -223,8 +229,8 @@ fn read_document(path: &str) -> Result<Vec<u8>> {
 }
 
 fn execute(root: &Path, args: cli::Exec, log: &Log) -> Result<u8> {
+    pass_fds(args.preserve_fds)?;
     let (id, store) = id_and_store(root, &args.id)?;
-    close_range(3u32.saturating_add(args.preserve_fds), u32::MAX, true).at(|| "close_range")?;
     let process = match args.process {
         ExecProcess::File(path) => {
             let bytes = read_document(&path)?;

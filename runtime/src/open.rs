@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use orlop_sys::fs::{FileType, PROC_SUPER_MAGIC, fstat, fstatfs};
 use orlop_sys::mount::{OpenTreeFlags, open_tree};
-use orlop_sys::process::{borrow_fd, namespace_type};
+use orlop_sys::process::namespace_type;
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
 use orlop_sys::{Errno, OwnedFd};
 
@@ -34,26 +34,24 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens.
     pub(crate) fn new(plan: &Plan<'_>, request: &request::Create) -> Result<Self> {
-        check_preserved(request.listen_fds.saturating_add(request.preserve_fds))?;
         let (joins, join_user) = namespaces(&plan.namespaces)?;
         Ok(Self {
             proc: host::proc()?,
             tree: rootfs(plan)?,
             joins,
             join_user,
-            console: request.console_socket.as_deref().map(|path| socket::connect_to("console socket", path)).transpose()?,
-            pidfd_socket: request.pidfd_socket.as_deref().map(|path| socket::connect_to("pidfd socket", path)).transpose()?,
+            console: request
+                .console_socket
+                .as_deref()
+                .map(|path| socket::connect_to("console socket", path))
+                .transpose()?,
+            pidfd_socket: request
+                .pidfd_socket
+                .as_deref()
+                .map(|path| socket::connect_to("pidfd socket", path))
+                .transpose()?,
         })
     }
-}
-
-/// Every fd that is to be passed through is there.
-pub(crate) fn check_preserved(count: u32) -> Result<()> {
-    for fd in 3..count.saturating_add(3) {
-        let number = i32::try_from(fd).map_err(|_| Error::new(ErrorKind::InvalidSpec, "--preserve-fds: too many"))?;
-        borrow_fd(number).at(|| format!("unable to preserve fd {fd} (--preserve-fds={count})"))?;
-    }
-    Ok(())
 }
 
 fn rootfs(plan: &Plan<'_>) -> Result<Option<OwnedFd>> {

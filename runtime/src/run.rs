@@ -18,7 +18,7 @@ use orlop_sys::{AsFd, Errno, OwnedFd};
 use crate::container::Container;
 use crate::create::{Created, When, make};
 use crate::delete::{self, Force};
-use crate::error::{At, Error, ErrorKind, Result};
+use crate::error::{At, Error, Result};
 use crate::request::Create;
 use crate::start::{poststart, stop};
 use crate::store::Store;
@@ -67,15 +67,6 @@ pub fn run(store: &Store, request: &Create, config: &[u8], options: Options, war
         delete::delete(store, &request.id, Force::Yes)?.iter().for_each(|note| warn(note));
     }
     Ok(status)
-}
-
-/// What `run --detach` and `create` may not have.
-pub fn check_detached_terminal(detach: bool, console_socket: bool) -> Result<()> {
-    if !detach && console_socket {
-        let text = "cannot use console socket if runc will not detach or allocate tty";
-        return Err(Error::new(ErrorKind::InvalidSpec, text));
-    }
-    Ok(())
 }
 
 /// A process in the foreground: signals are read from an fd until it is dropped.

@@ -71,7 +71,8 @@ impl Spawned {
             return Ok(Err(failure));
         }
         let (Some(pidfd), &[tag, p0, p1, p2, p3]) = (fd, message) else { return Err(self.died()) };
-        let Some(pid) = Pid::from_raw(i32::from_le_bytes([p0, p1, p2, p3])).filter(|_| tag == Message::Child as u8) else {
+        let Some(pid) = Pid::from_raw(i32::from_le_bytes([p0, p1, p2, p3])).filter(|_| tag == Message::Child as u8)
+        else {
             return Err(self.died());
         };
         let between = std::mem::replace(&mut self.pidfd, pidfd);

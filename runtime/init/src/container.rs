@@ -5,6 +5,7 @@ use orlop_sys::process::{exit, reset_signals, setns, unshare};
 use orlop_sys::rustix::fs::{Mode, OFlags, openat};
 use orlop_sys::rustix::io::{read, write};
 use orlop_sys::rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use orlop_sys::rustix::process::umask;
 use orlop_sys::rustix::system::{setdomainname, sethostname};
 use orlop_sys::{BorrowedFd, Errno, OwnedFd, creds, process as sys};
 
@@ -41,6 +42,8 @@ pub(crate) fn die(channel: Channel<'_>, result: Result<(), Failure>) -> ! {
 /// Dies with its parent until it is a container of its own.
 pub(crate) fn begin() -> Result<(), Failure> {
     creds::set_pdeathsig(SIGKILL).during(Step::Begin)?;
+    // What is made has the mode that is said, whatever mask the caller has; the process gets its own later.
+    umask(Mode::empty());
     reset_signals().during(Step::Begin)
 }
 

@@ -55,7 +55,10 @@ pub fn hook(job: &Hook<'_>) -> ! {
 }
 
 fn inner_hook(job: &Hook<'_>) -> ! {
-    die(job.channel, begin().and_then(|()| become_root(&job.namespaces.user, job.channel)).and_then(|()| become_hook(job)))
+    die(
+        job.channel,
+        begin().and_then(|()| become_root(&job.namespaces.user, job.channel)).and_then(|()| become_hook(job)),
+    )
 }
 
 fn become_hook(job: &Hook<'_>) -> Result<(), Failure> {

@@ -77,6 +77,10 @@ fn attach_rootfs(fs: &Filesystem<'_>, tree: BorrowedFd<'_>) -> Result<(), Failur
     if fs.propagation & MS_SHARED != 0 {
         // The rootfs would appear on the host too, and pivot_root refuses a shared parent.
         make_parent_private(&place).during(Step::ParentPrivate)?;
+        // And it refuses a shared new root that is also the place of the old one; it is shared again in the end, then
+        // with nobody outside.
+        let attr = Attr { propagation: MS_PRIVATE, ..Attr::default() };
+        mount_setattr(tree, false, &attr).during(Step::RootfsAttach)?;
     } else {
         let attr = Attr {
             propagation: if fs.propagation & MS_PRIVATE != 0 { MS_PRIVATE } else { MS_SLAVE },

@@ -59,6 +59,8 @@ pub(crate) fn finish<'a, const N: usize>(
     }
 
     creds::limit_bounding_set(process.caps.bounding).during(Step::Bounding)?;
+    // Before the working directory is entered: it can't be one that was open (CVE-2024-21626).
+    close_all_but(3 + process.preserve_fds, keep).during(Step::Files)?;
     // Entering the directory comes before the change of user, who may not be allowed to, and again after it, for a
     // directory that root may not enter (NFS, a mode of the user's own).
     let entered = chdir(process.cwd);
@@ -78,7 +80,6 @@ pub(crate) fn finish<'a, const N: usize>(
     inside_root()?;
     let path = locate(process)?;
     let home = if process.need_home { self::home(process.uid, home) } else { None };
-    close_all_but(3 + process.preserve_fds, keep).during(Step::Files)?;
     // From here on the end of the channel tells that the parent is gone.
     creds::set_pdeathsig(0).during(Step::Begin)?;
 

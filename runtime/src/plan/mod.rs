@@ -149,7 +149,9 @@ impl<'a> Plan<'a> {
     pub fn new(arena: &'a Arena, spec: &Spec, request: &request::Create, host: &Host) -> Result<Self> {
         fields::check(spec)?;
         let linux = &spec.linux;
-        let Some(process) = &spec.process else { return Err(Error::invalid("process", "process property must not be empty")) };
+        let Some(process) = &spec.process else {
+            return Err(Error::invalid("process", "process property must not be empty"));
+        };
         let Some(root) = spec.root.as_ref().filter(|root| !root.path.is_empty()) else {
             return Err(Error::invalid("root.path", "must not be empty"));
         };
@@ -227,7 +229,9 @@ impl<'a> Plan<'a> {
             hostname: arena.bytes(spec.hostname.as_bytes()),
             domainname: arena.bytes(spec.domainname.as_bytes()),
             sysctls: paths::sysctls(&cx, &namespaces)?,
-            keyring: (!request.no_new_keyring).then(|| keyring(arena, request.id.as_str(), cx.has_user_namespace)).transpose()?,
+            keyring: (!request.no_new_keyring)
+                .then(|| keyring(arena, request.id.as_str(), cx.has_user_namespace))
+                .transpose()?,
             terminal: terminal(process, has(flag::NEWNS)),
             hooks: !(spec.hooks.prestart.is_empty()
                 && spec.hooks.create_runtime.is_empty()

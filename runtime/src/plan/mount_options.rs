@@ -221,7 +221,8 @@ mod tests {
 
     #[test]
     fn recursive_words_and_data_are_kept_apart() {
-        let o = parse(["rbind", "bind", "rro", "rslave", "private", "mode=755", "size=65536k", "newinstance", "sync", ""]);
+        let o =
+            parse(["rbind", "bind", "rro", "rslave", "private", "mode=755", "size=65536k", "newinstance", "sync", ""]);
         assert_eq!(o.bind, Some(true));
         assert_eq!(o.recursive, Attr { set: RDONLY, clear: 0, propagation: MS_SLAVE });
         assert_eq!(o.attr.propagation, MS_PRIVATE);

@@ -36,8 +36,22 @@ const ON_PROC: [&str; 10] = [
 /// File systems whose superblock is made for the mount or shared by all of them: being read-only is the mount's
 /// affair. For others (a disk) it is the file system's.
 const VIRTUAL: [&str; 16] = [
-    "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "fusectl", "hugetlbfs", "mqueue", "proc",
-    "pstore", "securityfs", "sysfs", "tmpfs", "tracefs",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "proc",
+    "pstore",
+    "securityfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
 ];
 
 /// A value longer than this does not pass fsconfig(2).
@@ -180,7 +194,8 @@ fn file_system_options<'a>(
     let mut list = Vec::with_capacity(options.data.len() + 2);
     for (key, value) in &options.data {
         if value.is_some_and(|v| v.len() > LONGEST_VALUE) {
-            let what = format_args!("the value of `{key}` is longer than the {LONGEST_VALUE} bytes that fsconfig takes");
+            let what =
+                format_args!("the value of `{key}` is longer than the {LONGEST_VALUE} bytes that fsconfig takes");
             return Err(Error::unsupported(field, what));
         }
         list.push((cx.arena.cstr(field, key)?, value.map(|v| cx.arena.cstr(field, v)).transpose()?));
@@ -205,7 +220,11 @@ fn check_proc(destination: &str, mount: &config::Mount, bind: bool) -> Result<bo
         Some("") if mount.r#type == "proc" || bind => Ok(false),
         Some("") => refuse("is not of type proc"),
         Some(below) if below.starts_with('/') => {
-            if ON_PROC.contains(&destination) { Ok(true) } else { refuse("is inside /proc") }
+            if ON_PROC.contains(&destination) {
+                Ok(true)
+            } else {
+                refuse("is inside /proc")
+            }
         }
         _ => Ok(false),
     }
@@ -243,7 +262,10 @@ fn cgroups<'a>(
     if cx.layout.v1.is_empty() {
         return Err(Error::unsupported(format_args!("{field}.type"), "this host has no cgroups mounted"));
     }
-    let mut tmpfs = base(target, What::New { fstype: c"tmpfs", source: c"tmpfs", options: arena.list(vec![(c"mode", Some(c"755"))]) });
+    let mut tmpfs = base(
+        target,
+        What::New { fstype: c"tmpfs", source: c"tmpfs", options: arena.list(vec![(c"mode", Some(c"755"))]) },
+    );
     tmpfs.attr.set &= !RDONLY;
     planned.operations.push(Operation::Mount(tmpfs));
     for hierarchy in &cx.layout.v1 {
@@ -260,7 +282,8 @@ fn cgroups<'a>(
             let what = What::New { fstype: c"cgroup", source: c"cgroup", options: arena.list(keys) };
             planned.operations.push(Operation::Mount(base(point, what)));
         } else {
-            let directory = cx.cgroup.and_then(|record| record.0.iter().find(|d| d.controllers == hierarchy.controllers));
+            let directory =
+                cx.cgroup.and_then(|record| record.0.iter().find(|d| d.controllers == hierarchy.controllers));
             let path = directory.map_or_else(|| hierarchy.mount.clone(), cgroup::Dir::full);
             let mut mount = base(point, What::Source);
             set_default_propagation(cx, false, &mut mount.attr, &mut mount.recursive);

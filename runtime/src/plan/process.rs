@@ -68,6 +68,12 @@ pub fn plan<'a>(
     if process.user.umask.is_some_and(|mask| mask > 0o777) {
         return invalid("user.umask", "is no file mode creation mask");
     }
+    for (name, id) in [("user.uid", process.user.uid), ("user.gid", process.user.gid)] {
+        // (uid_t)-1 means "leave it" to setresuid(2): the process would stay root.
+        if id == u32::MAX {
+            return invalid(name, "4294967295 is no id");
+        }
+    }
     let mut warnings = Vec::new();
     let environment = environment(field, &process.env)?;
     let path = environment.iter().rev().find_map(|v| v.strip_prefix("PATH=")).unwrap_or_default();
@@ -92,7 +98,11 @@ pub fn plan<'a>(
         apparmor: label(arena, "exec ", &process.apparmor_profile),
         selinux: label(arena, "", &process.selinux_label),
         scheduler: process.scheduler.as_ref().map(|s| scheduler(&format!("{field}.scheduler"), s)).transpose()?,
-        io_priority: process.io_priority.as_ref().map(|p| io_priority(&format!("{field}.ioPriority"), p)).transpose()?,
+        io_priority: process
+            .io_priority
+            .as_ref()
+            .map(|p| io_priority(&format!("{field}.ioPriority"), p))
+            .transpose()?,
         affinity: cpus("final", affinity.map(|a| &a.r#final))?,
         personality: around.personality.map(personality).transpose()?,
         no_new_privs: process.no_new_privileges,
@@ -360,7 +370,11 @@ mod tests {
     fn a_program_without_a_slash_is_searched_in_absolute_directories_of_path() {
         let arena = Arena::new();
         let found = |program: &str, path: &str| {
-            candidates(&arena, "process", program, path).unwrap().iter().map(|c| c.to_str().unwrap()).collect::<Vec<_>>()
+            candidates(&arena, "process", program, path)
+                .unwrap()
+                .iter()
+                .map(|c| c.to_str().unwrap())
+                .collect::<Vec<_>>()
         };
         assert_eq!(found("sh", "/usr/bin::.:/bin"), ["/usr/bin/sh", "/bin/sh"]);
         assert_eq!(found("./sh", "/bin"), ["./sh"]);

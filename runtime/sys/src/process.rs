@@ -41,51 +41,36 @@ impl Strings {
         pointers.push(Cell::new(ptr::null()));
         Some(Self { _text: text, pointers })
     }
+
+    /// The vector. A Cell of a pointer has the layout of the pointer.
+    fn as_ptr(&self) -> usize {
+        self.pointers.as_ptr() as usize
+    }
 }
 
 /// Becomes the program `path`; `more` is one more string at the end of the environment. Returns only with an error.
 pub fn execve(path: &CStr, arguments: &Strings, environment: &Strings, more: Option<&CStr>) -> Errno {
-    execveat(None, path, arguments, environment, more)
-}
-
-/// As [`execve`], of the file that `fd` is.
-pub fn fexecve(fd: BorrowedFd<'_>, arguments: &Strings, environment: &Strings) -> Errno {
-    execveat(Some(fd), c"", arguments, environment, None)
-}
-
-fn execveat(
-    fd: Option<BorrowedFd<'_>>,
-    path: &CStr,
-    arguments: &Strings,
-    environment: &Strings,
-    more: Option<&CStr>,
-) -> Errno {
     let spare = environment.pointers.len().checked_sub(2).and_then(|at| environment.pointers.get(at));
     if let (Some(spare), Some(more)) = (spare, more) {
         spare.set(more.as_ptr());
     }
-    let (at, flags) = match fd {
-        Some(fd) => (fd.as_raw_fd(), nr::AT_EMPTY_PATH),
-        None => (nr::AT_FDCWD, 0),
-    };
-    // SAFETY: both vectors end in a null pointer and their strings in a NUL, all of them alive here; Cell<*const T>
-    // has the layout of *const T.
-    let result = unsafe {
-        syscall(
-            nr::__NR_execveat,
-            [
-                at as usize,
-                path.as_ptr() as usize,
-                arguments.pointers.as_ptr() as usize,
-                environment.pointers.as_ptr() as usize,
-                flags as usize,
-                0,
-            ],
-        )
-    };
+    let (arguments, vector) = (arguments.as_ptr(), environment.as_ptr());
+    // SAFETY: both vectors end in a null pointer and their strings in a NUL, all of them alive here. Not execveat: a
+    // seccomp filter that lets a program start need not allow that one.
+    let result = unsafe { syscall(nr::__NR_execve, [path.as_ptr() as usize, arguments, vector, 0, 0, 0]) };
     if let Some(spare) = spare {
         spare.set(ptr::null());
     }
+    result.err().unwrap_or(Errno::INVAL)
+}
+
+/// Becomes the program that the file `fd` is. Returns only with an error.
+pub fn fexecve(fd: BorrowedFd<'_>, arguments: &Strings, environment: &Strings) -> Errno {
+    let (fd, path) = (fd.as_raw_fd() as usize, c"".as_ptr() as usize);
+    let (arguments, environment) = (arguments.as_ptr(), environment.as_ptr());
+    // SAFETY: as in `execve`.
+    let result =
+        unsafe { syscall(nr::__NR_execveat, [fd, path, arguments, environment, nr::AT_EMPTY_PATH as usize, 0]) };
     result.err().unwrap_or(Errno::INVAL)
 }
 
