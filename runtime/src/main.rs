@@ -1,5 +1,7 @@
 //! The command `orlop`: a command line, one call into the library, an exit status.
 
+#![no_main]
+
 mod cli;
 
 use std::env;
@@ -7,7 +9,6 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::ExitCode;
 
 use orlop::cgroup::SubCgroup;
 use orlop::config::{self, MAX_DOCUMENT};
@@ -17,13 +18,16 @@ use orlop::run::Foreground;
 use orlop::store::{ContainerId, Store};
 use orlop::{create, delete, exec, features, kill, list, request, run, selfexe, spec, start, state};
 use orlop_sys::process::close_range;
-use orlop_sys::rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
 use orlop_sys::rustix::io::read;
 use orlop_sys::rustix::process::{geteuid, getpid};
 
 use cli::{CgroupManager, Command, ExecProcess, Global, Invocation};
 
-fn main() -> ExitCode {
+orlop_sys::main!(command);
+
+/// The exit status.
+fn command() -> u8 {
     let arguments: Vec<OsString> = env::args_os().collect();
     let caller = cli::Caller { euid: geteuid().as_raw(), xdg_runtime_dir: env::var("XDG_RUNTIME_DIR").ok() };
     let invocation = match cli::parse(&arguments, &caller) {
@@ -33,17 +37,17 @@ fn main() -> ExitCode {
                 print(screen);
             }
             log(&refusal.global).error(&refusal.message);
-            return ExitCode::from(refusal.status);
+            return refusal.status;
         }
     };
     let Invocation { global, command } = invocation;
     let log = log(&global);
     let failure = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
     match perform(&global, command, &log) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(error) => {
             log.error(&error.to_string());
-            ExitCode::from(failure)
+            failure
         }
     }
 }
@@ -52,9 +56,10 @@ fn log(global: &Global) -> Log {
     Log { file: global.log.clone(), format: global.log_format, debug: global.debug }
 }
 
-/// To stdout. A reader that has gone away wants no more.
+/// To stdout, at once: nothing flushes it later. A reader that has gone away wants no more.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn perform(global: &Global, command: Command, log: &Log) -> Result<u8> {
@@ -215,8 +220,7 @@ fn read_document(path: &str) -> Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let what = || format!("JSON specification file {path}");
     let file = openat(CWD, path, flags, Mode::empty()).at(what)?;
-    let size = usize::try_from(fstat(&file).at(what)?.st_size).unwrap_or(usize::MAX);
-    let mut bytes = Vec::with_capacity(size.min(MAX_DOCUMENT) + 1);
+    let mut bytes = Vec::new();
     let mut chunk = [0; 16 << 10];
     // One byte more than is taken, so that the parser can say that it is too large.
     while bytes.len() <= MAX_DOCUMENT {

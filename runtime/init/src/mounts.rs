@@ -53,8 +53,9 @@ pub(crate) fn prepare<'a>(fs: &Filesystem<'a>, channel: Channel<'_>) -> Result<P
         }
         None => Prepared::Directory(open_rootfs(fs.place).during(Step::RootfsPlace)?),
     };
+    let mut held = Held(None);
     for (i, operation) in fs.operations.iter().enumerate() {
-        operate(Tree::new(root.fd()), operation, i, channel)?;
+        operate(Tree::new(root.fd()), operation, i, channel, &mut held)?;
     }
     Ok(root)
 }
@@ -114,26 +115,48 @@ fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     move_mount(tree, c"", target, c"", flags)
 }
 
-fn operate(tree: Tree<'_>, operation: &Operation<'_>, i: usize, channel: Channel<'_>) -> Result<(), Failure> {
+/// The directory that the last operation worked in: most nodes and symlinks are made in /dev.
+struct Held<'a>(Option<(&'a CStr, OwnedFd)>);
+
+impl<'a> Held<'a> {
+    fn open(&mut self, tree: Tree<'_>, path: &'a CStr) -> Result<&OwnedFd, Errno> {
+        if self.0.as_ref().is_none_or(|(held, _)| *held != path) {
+            self.0 = Some((path, tree.place(path, Missing::Directory, Links::Follow)?));
+        }
+        self.0.as_ref().map(|(_, fd)| fd).ok_or(Errno::NOENT)
+    }
+}
+
+fn operate<'a>(
+    tree: Tree<'_>,
+    operation: &Operation<'a>,
+    i: usize,
+    channel: Channel<'_>,
+    held: &mut Held<'a>,
+) -> Result<(), Failure> {
     match operation {
-        Operation::Mount(mount) => put(tree, mount, i, channel),
+        Operation::Mount(mount) => {
+            // It may cover what is held.
+            held.0 = None;
+            put(tree, mount, i, channel)
+        }
         Operation::Symlink { directory, name, target, replace } => {
-            let directory = tree.place(directory, Missing::Directory, Links::Follow).at(Step::Symlink, i)?;
-            match symlinkat(*target, &directory, *name) {
+            let directory = held.open(tree, directory).at(Step::Symlink, i)?;
+            match symlinkat(*target, directory, *name) {
                 Err(Errno::EXIST) if *replace => {
-                    unlinkat(&directory, *name, AtFlags::empty()).at(Step::Symlink, i)?;
-                    symlinkat(*target, &directory, *name).at(Step::Symlink, i)
+                    unlinkat(directory, *name, AtFlags::empty()).at(Step::Symlink, i)?;
+                    symlinkat(*target, directory, *name).at(Step::Symlink, i)
                 }
                 Err(Errno::EXIST) => Ok(()),
                 other => other.at(Step::Symlink, i),
             }
         }
         Operation::Node { directory, name, mode, device, uid, gid } => {
-            let directory = tree.place(directory, Missing::Directory, Links::Follow).at(Step::Device, i)?;
+            let directory = held.open(tree, directory).at(Step::Device, i)?;
             let kind = FileType::from_raw_mode(*mode);
-            match mknodat(&directory, *name, kind, Mode::from_raw_mode(*mode), *device) {
+            match mknodat(directory, *name, kind, Mode::from_raw_mode(*mode), *device) {
                 Err(Errno::EXIST) => {
-                    let there = statat(&directory, *name, AtFlags::SYMLINK_NOFOLLOW).at(Step::Device, i)?;
+                    let there = statat(directory, *name, AtFlags::SYMLINK_NOFOLLOW).at(Step::Device, i)?;
                     let same = FileType::from_raw_mode(there.st_mode) == kind
                         && (kind == FileType::Fifo || there.st_rdev == *device);
                     if same { Ok(()) } else { Err(Errno::EXIST).at(Step::DeviceWrong, i) }
@@ -142,7 +165,7 @@ fn operate(tree: Tree<'_>, operation: &Operation<'_>, i: usize, channel: Channel
                 Ok(()) if (*uid, *gid) == (0, 0) => Ok(()),
                 Ok(()) => {
                     let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
-                    chownat(&directory, *name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at(Step::Device, i)
+                    chownat(directory, *name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at(Step::Device, i)
                 }
             }
         }
@@ -279,6 +302,7 @@ pub(crate) fn change_root(fs: &Filesystem<'_>, root: BorrowedFd<'_>) -> Result<(
                 mount_change(c".", propagation(MS_SLAVE | MS_REC)).during(Step::DetachOldRoot)?;
             }
             unmount(c".", UnmountFlags::DETACH).during(Step::DetachOldRoot)?;
+            // The working directory is the new root already.
         }
         Root::Move => {
             fchdir(root).during(Step::Chroot)?;
@@ -291,7 +315,6 @@ pub(crate) fn change_root(fs: &Filesystem<'_>, root: BorrowedFd<'_>) -> Result<(
             chroot(c".").during(Step::Chroot)?;
         }
     }
-    orlop_sys::rustix::process::chdir(c"/").during(Step::Pivot)?;
     if fs.final_propagation != 0 {
         mount_change(c"/", propagation(fs.final_propagation)).during(Step::RootfsPropagation)?;
     }

@@ -64,16 +64,7 @@ pub(crate) fn finish<'a, const N: usize>(
     // Entering the directory comes before the change of user, who may not be allowed to, and again after it, for a
     // directory that root may not enter (NFS, a mode of the user's own).
     let entered = chdir(process.cwd);
-    creds::set_keepcaps(true).during(Step::Uid)?;
-    if let Some(groups) = process.groups {
-        creds::setgroups(groups).during(Step::Groups)?;
-    }
-    creds::setgid(process.gid).during(Step::Gid)?;
-    creds::setuid(process.uid).during(Step::Uid)?;
-    // The change of ids has emptied the effective set, and what follows needs some of it.
-    let permitted = creds::capget().during(Step::Capabilities)?;
-    creds::capset(&CapSets { effective: permitted.permitted, ..permitted }).during(Step::Capabilities)?;
-    creds::set_keepcaps(false).during(Step::Uid)?;
+    become_user(process)?;
     if entered.is_err() {
         chdir(process.cwd).during(Step::Cwd)?;
     }
@@ -94,6 +85,23 @@ pub(crate) fn finish<'a, const N: usize>(
         capabilities(&process.caps)?;
     }
     Ok(Program { path, home })
+}
+
+fn become_user(process: &Process<'_>) -> Result<(), Failure> {
+    if let Some(groups) = process.groups {
+        creds::setgroups(groups).during(Step::Groups)?;
+    }
+    creds::setgid(process.gid).during(Step::Gid)?;
+    if process.uid == 0 {
+        // From 0 to 0 keeps all capabilities.
+        return creds::setuid(0).during(Step::Uid);
+    }
+    creds::set_keepcaps(true).during(Step::Uid)?;
+    creds::setuid(process.uid).during(Step::Uid)?;
+    creds::set_keepcaps(false).during(Step::Uid)?;
+    // The change of ids has emptied the effective set, and what follows needs some of it.
+    let sets = creds::capget().during(Step::Capabilities)?;
+    creds::capset(&CapSets { effective: sets.permitted, ..sets }).during(Step::Capabilities)
 }
 
 fn capabilities(caps: &CapSets) -> Result<(), Failure> {

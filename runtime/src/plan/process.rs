@@ -1,6 +1,6 @@
 //! `process`: what the user's program finds itself to be. For the first process of a container and for `exec` alike.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 
 use caps::Capability;
@@ -143,7 +143,7 @@ fn clean_cwd(cwd: &str) -> String {
 
 /// The environment in which each name stands once, with the value that came last, as programs expect it.
 fn environment<'e>(field: &str, env: &'e [String]) -> Result<Vec<&'e str>> {
-    let mut last = HashMap::with_capacity(env.len());
+    let mut last = BTreeMap::new();
     for (i, variable) in env.iter().enumerate() {
         match variable.split_once('=') {
             Some(("", _)) => return Err(Error::invalid(format_args!("{field}.env[{i}]"), "has no name")),

@@ -101,26 +101,14 @@ impl<'a> Root<'a> {
         let (mut parent, mut done) = self.existing(path)?;
         // ... downwards, each component below the fd of the last.
         while let Some(next) = path.next(done) {
-            let last = path.next(next.end).is_none();
-            let made = path.component(&next, |name| {
-                let made = if last && missing == Missing::File {
-                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    openat(&parent, name, flags, Mode::from_raw_mode(0o755)).map(drop)
-                } else {
-                    mkdirat(&parent, name, Mode::from_raw_mode(0o755))
-                };
-                match made {
-                    // Somebody else was faster, or it is a symlink to nowhere; opening it tells.
-                    Ok(()) | Err(Errno::EXIST) => {
-                        openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-                    }
-                    Err(e) => Err(e),
-                }
-            })?;
-            if FileType::from_raw_mode(fstat(&made)?.st_mode) == FileType::Symlink {
-                path.substitute(&next, &made)?;
+            let file = missing == Missing::File && path.next(next.end).is_none();
+            let made = path
+                .component(&next, |name| if file { make_file(&parent, name) } else { make_directory(&parent, name) })?;
+            let Some(made) = made else {
+                let link = path.component(&next, |name| open_as_it_is(&parent, name))?;
+                path.substitute(&next, &link)?;
                 return Ok(None);
-            }
+            };
             (parent, done) = (made, next.end);
         }
         Ok(Some(parent))
@@ -139,6 +127,38 @@ impl<'a> Root<'a> {
             }
         }
     }
+}
+
+fn open_as_it_is(parent: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Makes a directory and opens it. `None`: it is a symlink. Somebody else may be faster; what is there then, counts.
+fn make_directory(parent: &OwnedFd, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
+    match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(parent, name, flags, Mode::empty()) {
+        Err(Errno::NOTDIR) if is_symlink(&open_as_it_is(parent, name)?)? => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// The same for an empty file.
+fn make_file(parent: &OwnedFd, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(parent, name, flags, Mode::from_raw_mode(0o755)) {
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    let made = open_as_it_is(parent, name)?;
+    Ok(if is_symlink(&made)? { None } else { Some(made) })
+}
+
+fn is_symlink(fd: &OwnedFd) -> Result<bool, Errno> {
+    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Symlink)
 }
 
 /// An absolute path being worked on, on the stack.

@@ -9,6 +9,7 @@
 pub mod bpf;
 pub mod clone;
 pub mod creds;
+pub mod entry;
 mod errno;
 pub mod fs;
 pub mod mount;
