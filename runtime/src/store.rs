@@ -21,8 +21,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use orlop_sys::rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, fdatasync, flock, fstat,
-    fstatfs, fsync, mkdirat, openat, openat2, readlinkat_raw, renameat, renameat_with, statat, symlinkat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, flock, fstat, mkdirat,
+    openat, openat2, readlinkat_raw, renameat, renameat_with, statat, symlinkat, unlinkat,
 };
 use orlop_sys::rustix::io::retry_on_intr;
 use orlop_sys::rustix::process::geteuid;
@@ -386,7 +386,7 @@ impl Claim<'_> {
         write_all(fd.as_fd(), bytes).at(what)
     }
 
-    /// Writes the record, atomically and, unless the root is a tmpfs, durably.
+    /// Writes the record, atomically.
     pub fn record(&self, record: &Record) -> Result<()> {
         self.dir.record(record)
     }
@@ -563,14 +563,9 @@ impl StateDir {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.fd, STATE_TEMP, flags, Mode::RUSR | Mode::WUSR).at(what)?;
         write_all(fd.as_fd(), &bytes).at(what)?;
-        // Only files that outlive a power failure are worth the wait.
-        let durable =
-            !matches!(fstatfs(&fd).at(what)?.f_type as u32, 0x0102_1994 /* tmpfs */ | 0x8584_58f6 /* ramfs */);
-        if durable {
-            fdatasync(&fd).at(what)?;
-        }
-        renameat(&self.fd, STATE_TEMP, &self.fd, STATE).at(what)?;
-        if durable { fsync(&self.fd).at(what) } else { Ok(()) }
+        // Not synced: no container outlives a power failure, and after one the boot id says so, in the intent too, when
+        // this file is torn.
+        renameat(&self.fd, STATE_TEMP, &self.fd, STATE).at(what)
     }
 
     fn read_file(&self, name: &str, limit: usize) -> std::result::Result<Vec<u8>, Unread> {
