@@ -71,7 +71,6 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
     let claim = store.claim(&request.id)?;
     let mut record = record(&spec, request, &plan, when)?;
     claim.intent(&Intent { id: record.id.clone(), boot_id: record.boot_id.clone(), cgroup: record.cgroup.clone() })?;
-    claim.config(config)?;
     let mut cgroup = plan.cgroup.as_ref().map(Cgroup::create).transpose()?;
     let wait = (when == When::Started).then(|| Wait::new(&claim)).transpose()?;
     // While the child works; but the device rules of version 1 change one by one, and it would find itself without
@@ -85,7 +84,7 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
     drop(wait);
     let mut setup =
         Setup { plan: &plan, spec: &spec, request, opened, init, record: &mut record, terminal: None, limits_later };
-    if let Err(error) = setup.serve(&claim, cgroup.as_mut()) {
+    if let Err(error) = setup.serve(&claim, config, cgroup.as_mut()) {
         let kills = cgroup.as_ref().map_or(0, Cgroup::oom_kills);
         setup.run_poststop();
         return Err(oom_hint(error, kills));
@@ -241,7 +240,7 @@ struct Setup<'a, 's> {
 
 impl Setup<'_, '_> {
     /// Does for the child what it can't do itself, until it is ready.
-    fn serve(&mut self, claim: &Claim<'_>, cgroup: Option<&mut Cgroup>) -> Result<()> {
+    fn serve(&mut self, claim: &Claim<'_>, config: &[u8], cgroup: Option<&mut Cgroup>) -> Result<()> {
         let proc = self.opened.proc.as_fd();
         if let Some(maps) = &self.plan.namespaces.maps {
             write_proc(proc, self.init.pid, "uid_map", &maps.uid)?;
@@ -258,6 +257,7 @@ impl Setup<'_, '_> {
 
         let process = container::process(self.init.pid.as_raw_nonzero().get())?.ok_or_else(|| self.init.died())?;
         (self.record.pid, self.record.start_time) = (self.init.pid.as_raw_nonzero().get(), process.start_time);
+        claim.config(config)?;
         claim.record(self.record)?;
         if let Some(socket) = &self.opened.pidfd_socket {
             socket::send_fd(socket, b"pidfd", self.init.pidfd.as_fd()).at(|| "pidfd socket: send")?;
