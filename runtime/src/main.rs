@@ -4,6 +4,7 @@ mod cli;
 
 use std::env;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -15,13 +16,15 @@ use orlop::error::{At, Error, ErrorKind, Result};
 use orlop::log::Log;
 use orlop::run::Foreground;
 use orlop::store::{ContainerId, Store};
-use orlop::{create, delete, exec, features, kill, list, request, run, selfexe, spec, start, state};
+use orlop::{create, delete, exec, features, kill, list, pause, ps, request, run, selfexe, spec, start, state, update};
+use orlop_sys::AsFd;
 use orlop_sys::process::close_range;
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, fstat, openat};
-use orlop_sys::rustix::io::read;
+use orlop_sys::rustix::io::{read, retry_on_intr};
 use orlop_sys::rustix::process::{geteuid, getpid};
+use orlop_sys::rustix::stdio::stdin;
 
-use cli::{CgroupManager, Command, ExecProcess, Global, Invocation};
+use cli::{CgroupManager, Command, ExecProcess, Global, Invocation, Limits};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
@@ -37,9 +40,9 @@ fn main() -> ExitCode {
         }
     };
     let Invocation { global, command } = invocation;
-    let log = log(&global);
+    let mut log = log(&global);
     let failure = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
-    match perform(&global, command, &log) {
+    match perform(&global, command, &mut log) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             log.error(&error.to_string());
@@ -57,9 +60,13 @@ fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn perform(global: &Global, command: Command, log: &Log) -> Result<u8> {
+fn perform(global: &Global, command: Command, log: &mut Log) -> Result<u8> {
     if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
         protect()?;
+    }
+    if !matches!(command, Command::Version | Command::Help(_)) {
+        log.prepare()?;
+        log.debug(&format!("orlop {}, process {}, root {}", env!("CARGO_PKG_VERSION"), std::process::id(), global.root));
     }
     let root = Path::new(&global.root);
     match command {
@@ -111,6 +118,33 @@ fn perform(global: &Global, command: Command, log: &Log) -> Result<u8> {
             let (text, problems) = list::list(&Store::open(root)?, format)?;
             print(&text);
             problems.iter().for_each(|problem| log.warning(problem));
+        }
+        Command::Pause { id } => {
+            let paused = id_and_store(root, &id).and_then(|(id, store)| pause::pause(&store, &id));
+            paused.map_err(|e| e.context(format_args!("pause {id}")))?;
+        }
+        Command::Resume { id } => {
+            let resumed = id_and_store(root, &id).and_then(|(id, store)| pause::resume(&store, &id));
+            resumed.map_err(|e| e.context(format_args!("resume {id}")))?;
+        }
+        Command::Update { id, limits } => {
+            let updated = id_and_store(root, &id).and_then(|(id, store)| {
+                let resources = match limits {
+                    Limits::File(path) => config::parse("resources", &read_resources(&path)?)?,
+                    Limits::Given(resources) => *resources,
+                };
+                update::update(&store, &id, resources)
+            });
+            let warnings = updated.map_err(|e| e.context(format_args!("update {id}")))?;
+            warnings.iter().for_each(|warning| log.warning(warning));
+        }
+        Command::Ps { id, format, args } => {
+            let pids = id_and_store(root, &id).and_then(|(id, store)| ps::pids(&store, &id));
+            let text = pids.and_then(|pids| match format {
+                cli::ListFormat::Json => Ok(ps::json(&pids)),
+                cli::ListFormat::Table => ps::table(&pids, &args),
+            });
+            print(&text.map_err(|e| e.context(format_args!("ps {id}")))?);
         }
         Command::Spec { bundle, rootless } => {
             let variant = match rootless {
@@ -209,12 +243,27 @@ fn read_document(path: &str) -> Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let what = || format!("JSON specification file {path}");
     let file = openat(CWD, path, flags, Mode::empty()).at(what)?;
-    let size = usize::try_from(fstat(&file).at(what)?.st_size).unwrap_or(usize::MAX);
+    read_all(&file, what)
+}
+
+/// The document of `update --resources`: a file, or stdin as `-`.
+fn read_resources(path: &str) -> Result<Vec<u8>> {
+    match path {
+        "-" => read_all(&stdin(), || "read stdin"),
+        path => {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            read_all(&openat(CWD, path, flags, Mode::empty()).at(|| format!("open {path}"))?, || format!("read {path}"))
+        }
+    }
+}
+
+fn read_all<D: Display>(file: &impl AsFd, what: impl Fn() -> D) -> Result<Vec<u8>> {
+    let size = usize::try_from(fstat(file).at(&what)?.st_size).unwrap_or(usize::MAX);
     let mut bytes = Vec::with_capacity(size.min(MAX_DOCUMENT) + 1);
     let mut chunk = [0; 16 << 10];
     // One byte more than is taken, so that the parser can say that it is too large.
     while bytes.len() <= MAX_DOCUMENT {
-        match read(&file, &mut chunk[..]).at(what)? {
+        match retry_on_intr(|| read(file, &mut chunk[..])).at(&what)? {
             0 => break,
             n => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
         }
