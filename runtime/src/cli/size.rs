@@ -8,15 +8,15 @@ pub(super) fn bytes(text: &str) -> Option<i64> {
     }
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
     let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let (shift, rest) = match unit.split_at_checked(1).unwrap_or_default() {
-        (letter @ ("k" | "m" | "g" | "t" | "p"), rest) => ("kmgtp".find(letter).map_or(0, |at| (at + 1) * 10), rest),
-        ("b", rest) if rest.is_empty() => (0, rest),
-        ("", _) => (0, ""),
+    let shift = match unit.as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
         _ => return None,
     };
-    if !matches!(rest, "" | "b" | "ib") {
-        return None;
-    }
     let (whole, fraction) = match number.split_once('.') {
         // A dot stands between digits.
         Some((whole, fraction)) if !whole.is_empty() && !fraction.is_empty() => (whole, fraction),
