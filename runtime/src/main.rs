@@ -66,7 +66,8 @@ fn perform(global: &Global, command: Command, log: &mut Log) -> Result<u8> {
     }
     if !matches!(command, Command::Version | Command::Help(_)) {
         log.prepare()?;
-        log.debug(&format!("orlop {}, process {}, root {}", env!("CARGO_PKG_VERSION"), std::process::id(), global.root));
+        let version = env!("CARGO_PKG_VERSION");
+        log.debug(&format!("orlop {version}, process {}, root {}", std::process::id(), global.root));
     }
     let root = Path::new(&global.root);
     match command {
