@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::{Value, json};
 
+use crate::check::skip;
 use crate::command::{self, Cmd, Done, wait_until};
 use crate::world;
 
@@ -101,6 +102,20 @@ impl Live {
 /// A path as text; those of the scratch directory are plain.
 pub(crate) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+/// Whether a features document says that the runtime lacks what is described at the pointer.
+fn denies(features: &Value, pointer: &str, since: (u32, u32)) -> bool {
+    let version = || {
+        let mut parts = features["ociVersionMax"].as_str()?.split('.');
+        Some((parts.next()?.parse::<u32>().ok()?, parts.next()?.parse::<u32>().ok()?))
+    };
+    match features.pointer(pointer) {
+        Some(Value::Bool(enabled)) => !enabled,
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(Value::Null) | None => version().is_some_and(|version| version >= since),
+        Some(_) => false,
+    }
 }
 
 impl Scene {
@@ -220,6 +235,19 @@ impl Scene {
     /// Writes `config.json`.
     pub(crate) fn save(&self) -> Result<()> {
         Ok(fs::write(self.bundle.join("config.json"), serde_json::to_vec_pretty(&self.config)?)?)
+    }
+
+    /// Ends the case without a verdict if the runtime's own features document says that it can't do `what`: the value at
+    /// the JSON pointer is false or an empty list, or it is absent although the document is of the version that
+    /// brought it. A runtime that says nothing is put to the test.
+    pub(crate) fn needs(&self, what: &str, pointer: &str, since: (u32, u32)) -> Result<()> {
+        let done = self.bare(&["features"]).run()?;
+        match done.json() {
+            Ok(features) if done.status == 0 && denies(&features, pointer, since) => {
+                skip(format!("the runtime's features document has no {what}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     // -- commands ----------------------------------------------------------------------------------------------------
@@ -477,6 +505,24 @@ mod tests {
         set(&mut document, "/linux/seccomp/defaultAction", json!("SCMP_ACT_ALLOW"));
         assert_eq!(document["mounts"][1]["type"], "tmpfs");
         assert_eq!(document["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ALLOW");
+    }
+
+    #[test]
+    fn only_what_a_features_document_denies_is_taken_for_missing() {
+        for (features, denied) in [
+            (json!({ "a": { "enabled": false } }), true),
+            (json!({ "a": { "enabled": true } }), false),
+            (json!({ "a": { "enabled": [] } }), true),
+            (json!({ "a": { "enabled": ["x"] } }), false),
+            (json!({ "ociVersionMax": "1.3.0" }), true),
+            (json!({ "ociVersionMax": "1.10.0-dev", "a": null }), true),
+            (json!({ "ociVersionMax": "1.2.1" }), false),
+            (json!({ "ociVersionMax": "1.1.0+dev" }), false),
+            (json!({}), false),
+            (json!({ "ociVersionMax": "1.3.0", "a": { "enabled": true } }), false),
+        ] {
+            assert_eq!(denies(&features, "/a/enabled", (1, 3)), denied, "{features}");
+        }
     }
 
     #[test]

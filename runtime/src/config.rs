@@ -86,7 +86,7 @@ impl<'de> De<'de> for Map {
 macro_rules! document {
     ($( $(#[$doc:meta])* $name:ident { $( $(#[$attr:meta])* $field:ident : $ty:ty, )* } )*) => { $(
         $(#[$doc])*
-        #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
         #[serde(rename_all = "camelCase")]
         pub struct $name { $(
             #[allow(missing_docs, reason = "the specification is the documentation of its fields")]

@@ -3,8 +3,12 @@
 //! containerd turns functions of the CRI on by this document: recursive read-only mounts if the mount options have
 //! `rro`, user namespaces if the namespaces have `user` and idmapped mounts are enabled. What is not supported says so.
 
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bpf;
+use crate::plan::{self, mount_options};
 
 /// The version of the runtime specification that this library follows.
 pub const SPEC_VERSION: &str = "1.3.0";
@@ -14,125 +18,6 @@ pub const SPEC_VERSION_MIN: &str = "1.0.0";
 
 /// The hooks, in the order in which they run.
 pub const HOOKS: &[&str] = &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
-
-/// The mount options that are not data for the file system, sorted.
-pub const MOUNT_OPTIONS: &[&str] = &[
-    "async",
-    "atime",
-    "bind",
-    "defaults",
-    "dev",
-    "diratime",
-    "dirsync",
-    "exec",
-    "iversion",
-    "lazytime",
-    "loud",
-    "mand",
-    "noatime",
-    "nodev",
-    "nodiratime",
-    "noexec",
-    "noiversion",
-    "nolazytime",
-    "nomand",
-    "norelatime",
-    "nostrictatime",
-    "nosuid",
-    "nosymfollow",
-    "private",
-    "ratime",
-    "rbind",
-    "rdev",
-    "rdiratime",
-    "relatime",
-    "remount",
-    "rexec",
-    "rnoatime",
-    "rnodev",
-    "rnodiratime",
-    "rnoexec",
-    "rnorelatime",
-    "rnostrictatime",
-    "rnosuid",
-    "rnosymfollow",
-    "ro",
-    "rprivate",
-    "rrelatime",
-    "rro",
-    "rrw",
-    "rshared",
-    "rslave",
-    "rstrictatime",
-    "rsuid",
-    "rsymfollow",
-    "runbindable",
-    "rw",
-    "shared",
-    "silent",
-    "slave",
-    "strictatime",
-    "suid",
-    "symfollow",
-    "sync",
-    "tmpcopyup",
-    "unbindable",
-];
-
-/// The namespaces, sorted, as `linux.namespaces[].type` calls them.
-pub const NAMESPACES: &[&str] = &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
-
-/// The actions of a seccomp rule, sorted.
-pub const SECCOMP_ACTIONS: &[&str] = &[
-    "SCMP_ACT_ALLOW",
-    "SCMP_ACT_ERRNO",
-    "SCMP_ACT_KILL",
-    "SCMP_ACT_KILL_PROCESS",
-    "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG",
-    "SCMP_ACT_NOTIFY",
-    "SCMP_ACT_TRACE",
-    "SCMP_ACT_TRAP",
-];
-
-/// The operators of a seccomp rule's arguments, sorted.
-pub const SECCOMP_OPERATORS: &[&str] =
-    &["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
-
-/// The architectures that a profile may name, sorted. Those that the host can't run need no filter and are passed over.
-pub const SECCOMP_ARCHS: &[&str] = &[
-    "SCMP_ARCH_AARCH64",
-    "SCMP_ARCH_ARM",
-    "SCMP_ARCH_LOONGARCH64",
-    "SCMP_ARCH_M68K",
-    "SCMP_ARCH_MIPS",
-    "SCMP_ARCH_MIPS64",
-    "SCMP_ARCH_MIPS64N32",
-    "SCMP_ARCH_MIPSEL",
-    "SCMP_ARCH_MIPSEL64",
-    "SCMP_ARCH_MIPSEL64N32",
-    "SCMP_ARCH_PARISC",
-    "SCMP_ARCH_PARISC64",
-    "SCMP_ARCH_PPC",
-    "SCMP_ARCH_PPC64",
-    "SCMP_ARCH_PPC64LE",
-    "SCMP_ARCH_RISCV64",
-    "SCMP_ARCH_S390",
-    "SCMP_ARCH_S390X",
-    "SCMP_ARCH_SH",
-    "SCMP_ARCH_SHEB",
-    "SCMP_ARCH_X32",
-    "SCMP_ARCH_X86",
-    "SCMP_ARCH_X86_64",
-];
-
-/// The flags of a seccomp profile.
-pub const SECCOMP_FLAGS: &[&str] = &[
-    "SECCOMP_FILTER_FLAG_TSYNC",
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-    "SECCOMP_FILTER_FLAG_LOG",
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-];
 
 /// Annotations of config.json that change what the runtime does; an entry that ends in a dot is a prefix.
 pub const UNSAFE_ANNOTATIONS: &[&str] = &[];
@@ -226,18 +111,18 @@ pub fn features(flag_supported: impl Fn(&str) -> bool) -> Features {
         oci_version_min: SPEC_VERSION_MIN.to_owned(),
         oci_version_max: SPEC_VERSION.to_owned(),
         hooks: list(HOOKS),
-        mount_options: list(MOUNT_OPTIONS),
+        mount_options: mount_options::names().map(str::to_owned).collect(),
         linux: Linux {
-            namespaces: list(NAMESPACES),
+            namespaces: namespaces(),
             capabilities: capabilities(),
             cgroup: Cgroup { v1: true, v2: true, systemd: false, systemd_user: false, rdma: true },
             seccomp: Seccomp {
                 enabled: true,
-                actions: list(SECCOMP_ACTIONS),
-                operators: list(SECCOMP_OPERATORS),
-                archs: list(SECCOMP_ARCHS),
-                known_flags: list(SECCOMP_FLAGS),
-                supported_flags: SECCOMP_FLAGS.iter().filter(|f| flag_supported(f)).map(|&f| f.to_owned()).collect(),
+                actions: list(&bpf::ACTIONS),
+                operators: list(&bpf::OPERATORS),
+                archs: list(&bpf::ARCHITECTURES),
+                known_flags: list(&bpf::FLAGS),
+                supported_flags: bpf::FLAGS.iter().filter(|f| flag_supported(f)).map(|&f| f.to_owned()).collect(),
             },
             apparmor: Enabled { enabled: true },
             selinux: Enabled { enabled: true },
@@ -263,6 +148,13 @@ pub fn text(features: &Features) -> String {
     let _ = features.serialize(&mut json);
     bytes.push(b'\n');
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The namespaces, sorted, as `linux.namespaces[].type` calls them.
+fn namespaces() -> Vec<String> {
+    let mut names: Vec<_> = plan::NAMESPACES.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    names.sort();
+    names
 }
 
 /// All capabilities, by their number.

@@ -15,7 +15,9 @@ pub mod kill;
 pub mod list;
 pub mod log;
 mod open;
+pub mod pause;
 pub mod plan;
+pub mod ps;
 pub mod request;
 pub mod run;
 pub mod selfexe;
@@ -25,5 +27,6 @@ pub mod spec;
 pub mod start;
 pub mod state;
 pub mod store;
+pub mod update;
 
 pub use error::{Error, ErrorKind, Result};

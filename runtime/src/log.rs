@@ -13,6 +13,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::error::{At, Result};
+
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -44,8 +46,7 @@ impl Level {
     }
 }
 
-/// Where and how to log. The file is opened for each line, at the line's time: a command that has nothing to say costs
-/// no system call, and no container can inherit the file.
+/// Where and how to log. The file is opened for each line, at the line's time, so that no container can inherit it.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
     /// The file that is appended to, made with mode 0644 if it isn't there; stderr if absent.
@@ -57,6 +58,20 @@ pub struct Log {
 }
 
 impl Log {
+    /// Makes the file if it isn't there: an engine may read it after a success too, and that a log can't be written is
+    /// better known before anything is done.
+    ///
+    /// # Errors
+    /// `Os`, naming the file. From then on the log is stderr.
+    pub fn prepare(&mut self) -> Result<()> {
+        let Some(path) = &self.file else { return Ok(()) };
+        let opened = open(path).map(drop).at(|| format!("open log file {path}"));
+        if opened.is_err() {
+            self.file = None;
+        }
+        opened
+    }
+
     /// The command failed. Logging can't fail: what the file does not take, stderr gets.
     pub fn error(&self, message: &str) {
         self.write(Level::Error, message);
@@ -95,8 +110,11 @@ impl Log {
 
 /// One write, so that the lines of two commands in the same file don't mix.
 fn append(path: &str, line: &str) -> io::Result<()> {
-    let mut file: File = OpenOptions::new().append(true).create(true).mode(0o644).open(path)?;
-    file.write_all(line.as_bytes())
+    open(path)?.write_all(line.as_bytes())
+}
+
+fn open(path: &str) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o644).open(path)
 }
 
 fn to_stderr(text: &str) {
@@ -208,6 +226,8 @@ mod tests {
     fn a_file_gets_one_line_per_error_and_warnings_only_with_debug() {
         let path = format!("{}/orlop-log-{}", std::env::temp_dir().display(), std::process::id());
         let mut log = Log { file: Some(path.clone()), format: Format::Json, debug: false };
+        log.prepare().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
         log.warning("w");
         log.debug("d");
         log.error("e");
@@ -219,5 +239,9 @@ mod tests {
         log.debug("d");
         assert_eq!(lines().lines().count(), 3);
         std::fs::remove_file(&path).unwrap();
+        log.file = Some(format!("{path}/no/such/directory"));
+        let refusal = log.prepare().unwrap_err().to_string();
+        assert!(refusal.ends_with(": ENOENT (no such file or directory)"), "{refusal}");
+        assert_eq!(log.file, None);
     }
 }

@@ -6,6 +6,7 @@ mod cli;
 
 use std::env;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -16,13 +17,15 @@ use orlop::error::{At, Error, ErrorKind, Result};
 use orlop::log::Log;
 use orlop::run::Foreground;
 use orlop::store::{ContainerId, Store};
-use orlop::{create, delete, exec, features, kill, list, request, run, selfexe, spec, start, state};
+use orlop::{create, delete, exec, features, kill, list, pause, ps, request, run, selfexe, spec, start, state, update};
+use orlop_sys::AsFd;
 use orlop_sys::process::close_range;
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
-use orlop_sys::rustix::io::read;
+use orlop_sys::rustix::io::{read, retry_on_intr};
 use orlop_sys::rustix::process::{geteuid, getpid};
+use orlop_sys::rustix::stdio::stdin;
 
-use cli::{CgroupManager, Command, ExecProcess, Global, Invocation};
+use cli::{CgroupManager, Command, ExecProcess, Global, Invocation, Limits};
 
 orlop_sys::main!(command);
 
@@ -41,9 +44,9 @@ fn command() -> u8 {
         }
     };
     let Invocation { global, command } = invocation;
-    let log = log(&global);
+    let mut log = log(&global);
     let failure = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
-    match perform(&global, command, &log) {
+    match perform(&global, command, &mut log) {
         Ok(status) => status,
         Err(error) => {
             log.error(&error.to_string());
@@ -62,9 +65,14 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn perform(global: &Global, command: Command, log: &Log) -> Result<u8> {
+fn perform(global: &Global, command: Command, log: &mut Log) -> Result<u8> {
     if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
         protect()?;
+    }
+    if !matches!(command, Command::Version | Command::Help(_)) {
+        log.prepare()?;
+        let version = env!("CARGO_PKG_VERSION");
+        log.debug(&format!("orlop {version}, process {}, root {}", std::process::id(), global.root));
     }
     let root = Path::new(&global.root);
     match command {
@@ -116,6 +124,33 @@ fn perform(global: &Global, command: Command, log: &Log) -> Result<u8> {
             let (text, problems) = list::list(&Store::open(root)?, format)?;
             print(&text);
             problems.iter().for_each(|problem| log.warning(problem));
+        }
+        Command::Pause { id } => {
+            let paused = id_and_store(root, &id).and_then(|(id, store)| pause::pause(&store, &id));
+            paused.map_err(|e| e.context(format_args!("pause {id}")))?;
+        }
+        Command::Resume { id } => {
+            let resumed = id_and_store(root, &id).and_then(|(id, store)| pause::resume(&store, &id));
+            resumed.map_err(|e| e.context(format_args!("resume {id}")))?;
+        }
+        Command::Update { id, limits } => {
+            let updated = id_and_store(root, &id).and_then(|(id, store)| {
+                let resources = match limits {
+                    Limits::File(path) => config::parse("resources", &read_resources(&path)?)?,
+                    Limits::Given(resources) => *resources,
+                };
+                update::update(&store, &id, resources)
+            });
+            let warnings = updated.map_err(|e| e.context(format_args!("update {id}")))?;
+            warnings.iter().for_each(|warning| log.warning(warning));
+        }
+        Command::Ps { id, format, args } => {
+            let pids = id_and_store(root, &id).and_then(|(id, store)| ps::pids(&store, &id));
+            let text = pids.and_then(|pids| match format {
+                cli::ListFormat::Json => Ok(ps::json(&pids)),
+                cli::ListFormat::Table => ps::table(&pids, &args),
+            });
+            print(&text.map_err(|e| e.context(format_args!("ps {id}")))?);
         }
         Command::Spec { bundle, rootless } => {
             let variant = match rootless {
@@ -220,11 +255,26 @@ fn read_document(path: &str) -> Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let what = || format!("JSON specification file {path}");
     let file = openat(CWD, path, flags, Mode::empty()).at(what)?;
+    read_all(&file, what)
+}
+
+/// The document of `update --resources`: a file, or stdin as `-`.
+fn read_resources(path: &str) -> Result<Vec<u8>> {
+    match path {
+        "-" => read_all(&stdin(), || "read stdin"),
+        path => {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            read_all(&openat(CWD, path, flags, Mode::empty()).at(|| format!("open {path}"))?, || format!("read {path}"))
+        }
+    }
+}
+
+fn read_all<D: Display>(file: &impl AsFd, what: impl Fn() -> D) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 16 << 10];
     // One byte more than is taken, so that the parser can say that it is too large.
     while bytes.len() <= MAX_DOCUMENT {
-        match read(&file, &mut chunk[..]).at(what)? {
+        match retry_on_intr(|| read(file, &mut chunk[..])).at(&what)? {
             0 => break,
             n => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
         }

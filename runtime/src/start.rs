@@ -39,10 +39,10 @@ pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
     let Fifo::Waiting(fifo) = container.dir().fifo()? else { return Err(gone()) };
     write(&fifo, b"0").at(|| "write to the exec fifo")?;
     wait_for_exec(&container, &fifo, &init)?;
-    if record.hooks.poststart {
-        if let Err(error) = poststart(&container) {
-            return Err(stop(store, container, error));
-        }
+    if record.hooks.poststart
+        && let Err(error) = poststart(&container)
+    {
+        return Err(stop(store, container, error));
     }
     Ok(())
 }

@@ -33,6 +33,10 @@ _orlop() {
 			'state:print the state of a container as JSON'
 			'kill:send a signal to a container'
 			'delete:delete a container and what it holds'
+			'pause:stop all processes of a container for a while'
+			'resume:let a paused container go on'
+			'update:change the limits of a container'
+			'ps:list the processes of a container'
 			'list:list the containers'
 			'spec:write a config.json to begin with'
 			'features:print what this runtime can do as JSON'
@@ -128,6 +132,45 @@ _orlop() {
 			'--help[show this help]' \
 			'-h[show this help]' \
 			'1:container:_orlop_containers' ;;
+		pause)
+			_arguments \
+			'--help[show this help]' \
+			'-h[show this help]' \
+			'1:container:_orlop_containers' ;;
+		resume)
+			_arguments \
+			'--help[show this help]' \
+			'-h[show this help]' \
+			'1:container:_orlop_containers' ;;
+		update)
+			_arguments \
+			'--resources[read the limits from this JSON file, or from stdin if it is -; the options below don'\''t matter then]:file:_files' \
+			'-r[read the limits from this JSON file, or from stdin if it is -; the options below don'\''t matter then]:file:_files' \
+			'--memory[most memory, such as 512m; -1 is unlimited]:size: ' \
+			'--memory-reservation[memory that is reclaimed last]:size: ' \
+			'--memory-swap[most memory and swap together; -1 is unlimited]:size: ' \
+			'--cpu-share[share of the processors'\'' time, relative to other containers'\'']:n: ' \
+			'--cpu-quota[most processor time in each period, in microseconds; -1 is unlimited]:us: ' \
+			'--cpu-period[the period, in microseconds]:us: ' \
+			'--cpu-burst[unused time that may be kept for a later period, in microseconds]:us: ' \
+			'--cpu-idle[1\: run only when nothing else wants to; 0\: as usual]:0|1: ' \
+			'--cpu-rt-runtime[most real-time processor time in each period; cgroup v1 only]:us: ' \
+			'--cpu-rt-period[the period of --cpu-rt-runtime; cgroup v1 only]:us: ' \
+			'--cpuset-cpus[processors to run on, such as 0-3,7]:list: ' \
+			'--cpuset-mems[memory nodes to use, such as 0]:list: ' \
+			'--blkio-weight[share of the disks'\'' time, from 10 to 1000]:n: ' \
+			'--pids-limit[most processes and threads; -1 is unlimited]:n: ' \
+			'--help[show this help]' \
+			'-h[show this help]' \
+			'1:container:_orlop_containers' ;;
+		ps)
+			_arguments \
+			'--format[table or json (default\: table)]:value:(table json)' \
+			'-f[table or json (default\: table)]:value:(table json)' \
+			'--help[show this help]' \
+			'-h[show this help]' \
+			'1:container:_orlop_containers' \
+			'*::command: ' ;;
 		list)
 			_arguments \
 			'--format[table or json (default\: table)]:value:(table json)' \

@@ -11,9 +11,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
 use cli::{
-    Caller, CgroupManager, Command, Create, Exec, ExecArgs, ExecProcess, Global, Invocation, ListFormat, Refusal,
-    Rootless, Run, SubCgroup,
+    Caller, CgroupManager, Command, Create, Exec, ExecArgs, ExecProcess, Global, Invocation, Limits, ListFormat,
+    Refusal, Rootless, Run, SubCgroup,
 };
+use orlop::config::{BlockIo, Cpu, Memory, Pids, Resources};
 use orlop::log::Format;
 
 fn root_user() -> Caller {
@@ -168,6 +169,12 @@ fn the_engines_own_command_lines_are_understood() {
         // CRI-O
         ("--root /r --systemd-cgroup kill -a c1 9", Command::Kill { id: text("c1"), signal: 9, all: true }),
         ("exec --process /f c1", Command::Exec(by_file("c1", "/f"))),
+        ("pause c1", Command::Pause { id: text("c1") }),
+        ("resume c1", Command::Resume { id: text("c1") }),
+        ("ps --format json c1", ps(ListFormat::Json, &[])),
+        ("update --resources=- c1", Command::Update { id: text("c1"), limits: Limits::File(text("-")) }),
+        ("update --resources - c1", Command::Update { id: text("c1"), limits: Limits::File(text("-")) }),
+        ("update --resources=/tmp/r c1", Command::Update { id: text("c1"), limits: Limits::File(text("/tmp/r")) }),
         // BuildKit
         (
             "--log /r/runc-log.json --log-format json run --bundle /b --no-pivot --keep b1",
@@ -296,6 +303,72 @@ fn the_smaller_commands_take_their_options_before_and_after_their_arguments() {
     }
 }
 
+fn ps(format: ListFormat, args: &[&str]) -> Command {
+    Command::Ps { id: text("c1"), format, args: args.iter().map(|arg| text(arg)).collect() }
+}
+
+#[test]
+fn what_follows_the_container_of_ps_belongs_to_the_hosts_ps() {
+    for (line, want) in [
+        ("ps c1", ps(ListFormat::Table, &[])),
+        ("ps -f json c1", ps(ListFormat::Json, &[])),
+        ("ps c1 -f", ps(ListFormat::Table, &["-f"])),
+        ("ps c1 --format json", ps(ListFormat::Table, &["--format", "json"])),
+        ("ps --format table c1 -o pid,args", ps(ListFormat::Table, &["-o", "pid,args"])),
+    ] {
+        assert_eq!(command(line), want, "{line}");
+    }
+}
+
+#[test]
+fn update_takes_a_file_or_single_limits() {
+    let given = |memory: Memory, cpu: Cpu, pids: Pids, block_io: BlockIo| {
+        let (memory, cpu, pids, block_io) = (Some(memory), Some(cpu), Some(pids), Some(block_io));
+        Limits::Given(Box::new(Resources { memory, cpu, pids, block_io, ..Resources::default() }))
+    };
+    let memory = |memory| given(memory, Cpu::default(), Pids::default(), BlockIo::default());
+    let cpu = |cpu| given(Memory::default(), cpu, Pids::default(), BlockIo::default());
+    for (line, want) in [
+        ("-r /f --memory nonsense c1", Limits::File(text("/f"))),
+        ("c1", cpu(Cpu::default())),
+        ("--memory '' --cpu-quota '' c1", cpu(Cpu::default())),
+        (
+            "--memory 10M --memory-swap -1 --memory-reservation=5k c1",
+            memory(Memory { limit: Some(10 << 20), swap: Some(-1), reservation: Some(5 << 10), ..Memory::default() }),
+        ),
+        (
+            "--kernel-memory 1 --kernel-memory-tcp 2 c1",
+            memory(Memory { kernel: Some(1), kernel_tcp: Some(2), ..Memory::default() }),
+        ),
+        (
+            "--cpu-share 1 --cpu-quota -1 --cpu-burst 3 --cpu-period 4 --cpu-rt-runtime 5 --cpu-rt-period 6 --cpuset-cpus \
+             0-1 --cpuset-mems 0 --cpu-idle 1 c1",
+            cpu(Cpu {
+                shares: Some(1),
+                quota: Some(-1),
+                burst: Some(3),
+                period: Some(4),
+                realtime_runtime: Some(5),
+                realtime_period: Some(6),
+                cpus: text("0-1"),
+                mems: text("0"),
+                idle: Some(1),
+            }),
+        ),
+        (
+            "c1 --pids-limit -1 --blkio-weight 500",
+            given(
+                Memory::default(),
+                Cpu::default(),
+                Pids { limit: Some(-1) },
+                BlockIo { weight: Some(500), ..BlockIo::default() },
+            ),
+        ),
+    ] {
+        assert_eq!(command(&format!("update {line}")), Command::Update { id: text("c1"), limits: want }, "{line}");
+    }
+}
+
 #[test]
 fn global_options_have_runcs_defaults_and_the_last_one_wins() {
     let want = Global {
@@ -411,8 +484,19 @@ fn mistakes_are_worded_as_runc_words_them() {
         ("--cgroup-manager x list", 1, "invalid cgroup-manager: x"),
         ("nosuch", 3, "No help topic for 'nosuch'"),
         ("help nosuch", 3, "No help topic for 'nosuch'"),
-        ("ps c1", 1, "ps: this version of orlop does not support this command"),
-        ("update --resources=- c1", 1, "update: this version of orlop does not support this command"),
+        ("ps", 1, "orlop: \"ps\" requires a minimum of 1 argument(s)"),
+        ("ps --format xml c1", 1, "invalid format option"),
+        ("pause", 1, "orlop: \"pause\" requires exactly 1 argument(s)"),
+        ("resume a b", 1, "orlop: \"resume\" requires exactly 1 argument(s)"),
+        ("update --memory 1g", 1, "orlop: \"update\" requires exactly 1 argument(s)"),
+        ("update --memory 10x c1", 1, "invalid value for memory: \"10x\""),
+        ("update --cpu-share -1 c1", 1, "invalid value for cpu-share: \"-1\""),
+        ("update --cpu-quota 9223372036854775808 c1", 1, "invalid value for cpu-quota: \"9223372036854775808\""),
+        ("update --blkio-weight 65536 c1", 1, "invalid value for blkio-weight: \"65536\""),
+        ("update --pids-limit x c1", 1, "invalid value for pids-limit: \"x\""),
+        ("update --l3-cache-schema x c1", 1, "--l3-cache-schema: this version of orlop does not support Intel RDT"),
+        ("checkpoint c1", 1, "checkpoint: this version of orlop does not support this command"),
+        ("events --stats c1", 1, "events: this version of orlop does not support this command"),
         ("completion tcsh", 1, "unknown shell \"tcsh\""),
     ] {
         let refusal = parse(line).expect_err(line);
@@ -517,14 +601,17 @@ fn any_three_words_are_either_a_command_or_one_line_of_complaint() {
 #[test]
 fn a_command_that_is_not_there_does_not_answer_to_help_either() {
     // Podman takes the success of `checkpoint --help` for the promise that checkpoints work.
-    for name in ["checkpoint", "restore", "pause", "resume", "ps", "update", "events"] {
+    for name in ["checkpoint", "restore", "events"] {
         for line in [format!("{name} --help"), format!("help {name}")] {
             assert_eq!(parse(&line).expect_err(&line).status, 1);
         }
     }
 }
 
-const COMMANDS: [&str; 10] = ["create", "start", "run", "exec", "state", "kill", "delete", "list", "spec", "features"];
+const COMMANDS: [&str; 14] = [
+    "create", "start", "run", "exec", "state", "kill", "delete", "pause", "resume", "update", "ps", "list", "spec",
+    "features",
+];
 
 fn help(line: &str) -> String {
     match command(line) {

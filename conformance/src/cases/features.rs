@@ -103,6 +103,7 @@ fn recursive_read_only_mounts_are_announced(scene: &mut Scene) -> Result<()> {
 fn user_namespaces_with_idmapped_mounts_are_announced(scene: &mut Scene) -> Result<()> {
     let features = features(scene)?;
     lists("namespaces", &features["linux"]["namespaces"], "user")?;
+    scene.needs("idmapped mounts", "/linux/mountExtensions/idmap/enabled", (1, 2))?;
     eq("idmap", &features["linux"]["mountExtensions"]["idmap"]["enabled"], true)
 }
 

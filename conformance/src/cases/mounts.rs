@@ -531,6 +531,7 @@ fn resolv_conf_can_be_bound_over_a_symlink_inside(scene: &mut Scene) -> Result<(
 }
 
 fn an_idmapped_bind_shows_mapped_owners(scene: &mut Scene) -> Result<()> {
+    scene.needs("idmapped mounts", "/linux/mountExtensions/idmap/enabled", (1, 2))?;
     let source = scene.mount_tmpfs("source")?;
     fs::write(source.join("file"), "")?;
     std::os::unix::fs::chown(source.join("file"), Some(1000), Some(1000))?;

@@ -209,6 +209,7 @@ fn a_new_network_namespace_has_its_loopback_up(scene: &mut Scene) -> Result<()> 
 }
 
 fn a_network_device_is_moved_into_the_container(scene: &mut Scene) -> Result<()> {
+    scene.needs("network devices", "/linux/netDevices/enabled", (1, 3))?;
     let places = ["/usr/sbin/ip", "/usr/bin/ip", "/sbin/ip"].map(std::path::Path::new);
     let Some(ip) = places.into_iter().find(|path| path.is_file()) else { return skip("no ip on this machine") };
     // The devices are made in a network namespace of the case's own, which is the runtime's as well.

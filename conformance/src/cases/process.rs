@@ -285,6 +285,7 @@ fn a_memory_policy_is_set(scene: &mut Scene) -> Result<()> {
     if !std::path::Path::new("/proc/self/numa_maps").exists() {
         return skip("this kernel knows no memory policies");
     }
+    scene.needs("memory policies", "/linux/memoryPolicy/modes", (1, 3))?;
     scene.set("/linux/memoryPolicy", json!({ "mode": "MPOL_BIND", "nodes": "0" }));
     let maps = scene.ask(&["read", "/proc/self/numa_maps"])?["text"].to_string();
     holds("/proc/self/numa_maps", &maps, " bind:0")

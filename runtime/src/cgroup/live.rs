@@ -36,6 +36,24 @@ pub struct Cgroup {
     kept: bool,
 }
 
+/// The limit on processor time of a v2 cgroup: so much in each period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuMax {
+    /// In microseconds; -1 is unlimited.
+    pub quota: i64,
+    /// In microseconds.
+    pub period: u64,
+}
+
+impl CpuMax {
+    /// `max 100000` or `50000 100000`.
+    fn parse(text: &str) -> Option<Self> {
+        let (quota, period) = text.trim().split_once(' ')?;
+        let quota = if quota == "max" { -1 } else { quota.parse().ok()? };
+        Some(Self { quota, period: period.parse().ok()? })
+    }
+}
+
 /// What a process has to do to enter a cgroup: be cloned into `v2`, and write `0` to each of `tasks`.
 ///
 /// A thread that moves itself through v1's `tasks` does not take the lock that moving a whole process through
@@ -527,6 +545,24 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// The limit on processor time in force; `None` where v1 keeps it, in two files, or where it is not limited at all
+    /// for want of the controller.
+    pub fn cpu_max(&self) -> Result<Option<CpuMax>> {
+        let [only] = self.dirs.as_slice() else { return Ok(None) };
+        if !only.is_v2() {
+            return Ok(None);
+        }
+        let file = format!("{}/cpu.max", only.full());
+        match read_one(CWD, &file) {
+            Ok(text) => match CpuMax::parse(&text) {
+                Some(found) => Ok(Some(found)),
+                None => Err(Error::new(ErrorKind::Os, format!("{file}: not a quota and a period: {:?}", text.trim()))),
+            },
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Error::os(format_args!("read {file}"), errno)),
+        }
     }
 
     /// How many processes the kernel has killed for want of memory in this cgroup; 0 when it does not say.

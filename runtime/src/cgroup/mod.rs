@@ -27,7 +27,7 @@ use crate::config::{self, Resources};
 use crate::error::{At, Error, ErrorKind, Result};
 
 pub use devices::Devices;
-pub use live::{Cgroup, Join, SubCgroup};
+pub use live::{Cgroup, CpuMax, Join, SubCgroup};
 pub use v2::weight_of_shares;
 
 /// Where cgroups are looked for.

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use orlop::config::Resources;
 use orlop::log;
 
 pub(crate) mod completion;
@@ -13,6 +14,7 @@ pub(crate) mod help;
 pub(crate) mod man;
 mod parse;
 mod signal;
+mod size;
 mod table;
 
 pub(crate) use parse::parse;
@@ -138,6 +140,32 @@ pub(crate) enum Command {
         /// Only the ids.
         quiet: bool,
     },
+    /// `ps`.
+    Ps {
+        /// The container.
+        id: String,
+        /// How it is printed.
+        format: ListFormat,
+        /// For the host's ps.
+        args: Vec<String>,
+    },
+    /// `pause`.
+    Pause {
+        /// The container.
+        id: String,
+    },
+    /// `resume`.
+    Resume {
+        /// The container.
+        id: String,
+    },
+    /// `update`.
+    Update {
+        /// The container.
+        id: String,
+        /// What is to change.
+        limits: Limits,
+    },
     /// `spec`.
     Spec {
         /// Where config.json is to be written.
@@ -262,7 +290,16 @@ pub(crate) struct SubCgroup {
     pub(crate) path: String,
 }
 
-/// `list --format`.
+/// What `update` is to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Limits {
+    /// What this file says; `-` is stdin. The single options don't matter then.
+    File(String),
+    /// What the single options say.
+    Given(Box<Resources>),
+}
+
+/// `list --format` and `ps --format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListFormat {
     /// Columns.

@@ -1,13 +1,15 @@
 //! From arguments to an [`Invocation`], without any effect.
 
 use std::ffi::OsString;
+use std::str::FromStr;
 
+use orlop::config::{BlockIo, Cpu, Memory, Pids, Resources};
 use orlop::log::Format;
 
 use super::table::{self, Arguments, Entry, Flag, Takes, Value};
 use super::{
-    Caller, CgroupManager, Command, Create, Exec, ExecArgs, ExecProcess, Global, Invocation, ListFormat, Refusal,
-    Rootless, Run, SubCgroup, completion, help, signal,
+    Caller, CgroupManager, Command, Create, Exec, ExecArgs, ExecProcess, Global, Invocation, Limits, ListFormat,
+    Refusal, Rootless, Run, SubCgroup, completion, help, signal, size,
 };
 
 /// What was given, in its order: options of the table with their values, and the arguments beside them.
@@ -283,14 +285,14 @@ fn command(entry: &Entry, given: &Given<'_>) -> Result<Command, String> {
             Command::Kill { id, signal, all: given.switch(&table::ALL) }
         }
         "delete" => Command::Delete { id, force: given.switch(&table::FORCE) },
-        "list" => {
-            let format = match given.last(&table::FORMAT) {
-                None | Some("table") => ListFormat::Table,
-                Some("json") => ListFormat::Json,
-                Some(_) => return Err("invalid format option".to_owned()),
-            };
-            Command::List { format, quiet: given.switch(&table::QUIET) }
+        "list" => Command::List { format: format(given)?, quiet: given.switch(&table::QUIET) },
+        "ps" => {
+            let args = given.arguments.iter().skip(1).map(|&word| word.to_owned()).collect();
+            Command::Ps { id, format: format(given)?, args }
         }
+        "pause" => Command::Pause { id },
+        "resume" => Command::Resume { id },
+        "update" => Command::Update { id, limits: limits(given)? },
         "spec" => Command::Spec {
             bundle: given.text(&table::BUNDLE).unwrap_or_else(|| ".".to_owned()),
             rootless: given.switch(&table::SPEC_ROOTLESS),
@@ -302,6 +304,60 @@ fn command(entry: &Entry, given: &Given<'_>) -> Result<Command, String> {
         "man" => Command::Man { dir: id },
         other => return Err(format!("{other}: a command of the table that nothing implements")),
     })
+}
+
+fn format(given: &Given<'_>) -> Result<ListFormat, String> {
+    match given.last(&table::FORMAT) {
+        None | Some("table") => Ok(ListFormat::Table),
+        Some("json") => Ok(ListFormat::Json),
+        Some(_) => Err("invalid format option".to_owned()),
+    }
+}
+
+/// The single options of `update`; one that is given but empty changes nothing.
+fn limits(given: &Given<'_>) -> Result<Limits, String> {
+    /// A number as the file has it, with the words of runc if it is none.
+    fn read<T: FromStr>(given: &Given<'_>, flag: &'static Flag) -> Result<Option<T>, String> {
+        let parse = |text: String| text.parse().map_err(|_| format!("invalid value for {}: {text:?}", flag.name));
+        given.text(flag).map(parse).transpose()
+    }
+    let bytes = |flag: &'static Flag| {
+        let parse =
+            |text: String| size::bytes(&text).ok_or_else(|| format!("invalid value for {}: {text:?}", flag.name));
+        given.text(flag).map(parse).transpose()
+    };
+    if let Some(file) = given.text(&table::RESOURCES) {
+        return Ok(Limits::File(file));
+    }
+    if let Some(flag) = [&table::L3_CACHE_SCHEMA, &table::MEM_BW_SCHEMA].into_iter().find(|f| given.text(f).is_some()) {
+        return Err(format!("--{}: this version of orlop does not support Intel RDT", flag.name));
+    }
+    let memory = Memory {
+        limit: bytes(&table::MEMORY)?,
+        reservation: bytes(&table::MEMORY_RESERVATION)?,
+        swap: bytes(&table::MEMORY_SWAP)?,
+        kernel: bytes(&table::KERNEL_MEMORY)?,
+        kernel_tcp: bytes(&table::KERNEL_MEMORY_TCP)?,
+        ..Memory::default()
+    };
+    let cpu = Cpu {
+        shares: read(given, &table::CPU_SHARE)?,
+        quota: read(given, &table::CPU_QUOTA)?,
+        burst: read(given, &table::CPU_BURST)?,
+        period: read(given, &table::CPU_PERIOD)?,
+        realtime_runtime: read(given, &table::CPU_RT_RUNTIME)?,
+        realtime_period: read(given, &table::CPU_RT_PERIOD)?,
+        cpus: given.text(&table::CPUSET_CPUS).unwrap_or_default(),
+        mems: given.text(&table::CPUSET_MEMS).unwrap_or_default(),
+        idle: read(given, &table::CPU_IDLE)?,
+    };
+    Ok(Limits::Given(Box::new(Resources {
+        memory: Some(memory),
+        cpu: Some(cpu),
+        pids: Some(Pids { limit: read(given, &table::PIDS_LIMIT)? }),
+        block_io: Some(BlockIo { weight: read(given, &table::BLKIO_WEIGHT)?, ..BlockIo::default() }),
+        ..Resources::default()
+    })))
 }
 
 fn create(given: &Given<'_>) -> Create {

@@ -75,7 +75,7 @@ pub(super) enum Arguments {
     Exactly(usize),
     /// From the first number to the second.
     Between(usize, usize),
-    /// The container id, and then a command with its own options.
+    /// The container id, and then words that are not ours: a command, or options of another program.
     IdAndCommand,
 }
 
@@ -220,6 +220,44 @@ pub(super) static FORMAT: Flag =
 pub(super) static QUIET: Flag = switch("quiet", "print only the container ids").short("q");
 pub(super) static SPEC_ROOTLESS: Flag =
     switch("rootless", "write a configuration for a container of the calling user, without root's rights");
+
+pub(super) static RESOURCES: Flag = value(
+    "resources",
+    Value::File,
+    "read the limits from this JSON file, or from stdin if it is -; the options below don't matter then",
+)
+.short("r");
+pub(super) static MEMORY: Flag = value("memory", Value::Text("size"), "most memory, such as 512m; -1 is unlimited");
+pub(super) static MEMORY_RESERVATION: Flag =
+    value("memory-reservation", Value::Text("size"), "memory that is reclaimed last");
+pub(super) static MEMORY_SWAP: Flag =
+    value("memory-swap", Value::Text("size"), "most memory and swap together; -1 is unlimited");
+pub(super) static KERNEL_MEMORY: Flag = value("kernel-memory", Value::Text("size"), "accepted and ignored").hidden();
+pub(super) static KERNEL_MEMORY_TCP: Flag =
+    value("kernel-memory-tcp", Value::Text("size"), "accepted and ignored").hidden();
+pub(super) static CPU_SHARE: Flag =
+    value("cpu-share", Value::Text("n"), "share of the processors' time, relative to other containers'");
+pub(super) static CPU_QUOTA: Flag =
+    value("cpu-quota", Value::Text("us"), "most processor time in each period, in microseconds; -1 is unlimited");
+pub(super) static CPU_PERIOD: Flag = value("cpu-period", Value::Text("us"), "the period, in microseconds");
+pub(super) static CPU_BURST: Flag =
+    value("cpu-burst", Value::Text("us"), "unused time that may be kept for a later period, in microseconds");
+pub(super) static CPU_IDLE: Flag =
+    value("cpu-idle", Value::Text("0|1"), "1: run only when nothing else wants to; 0: as usual");
+pub(super) static CPU_RT_RUNTIME: Flag =
+    value("cpu-rt-runtime", Value::Text("us"), "most real-time processor time in each period; cgroup v1 only");
+pub(super) static CPU_RT_PERIOD: Flag =
+    value("cpu-rt-period", Value::Text("us"), "the period of --cpu-rt-runtime; cgroup v1 only");
+pub(super) static CPUSET_CPUS: Flag = value("cpuset-cpus", Value::Text("list"), "processors to run on, such as 0-3,7");
+pub(super) static CPUSET_MEMS: Flag = value("cpuset-mems", Value::Text("list"), "memory nodes to use, such as 0");
+pub(super) static BLKIO_WEIGHT: Flag =
+    value("blkio-weight", Value::Text("n"), "share of the disks' time, from 10 to 1000");
+pub(super) static PIDS_LIMIT: Flag =
+    value("pids-limit", Value::Text("n"), "most processes and threads; -1 is unlimited");
+pub(super) static L3_CACHE_SCHEMA: Flag =
+    value("l3-cache-schema", Value::Text("schema"), "refused: Intel RDT is not supported").hidden();
+pub(super) static MEM_BW_SCHEMA: Flag =
+    value("mem-bw-schema", Value::Text("schema"), "refused: Intel RDT is not supported").hidden();
 
 const ID: &str = "<container-id>";
 
@@ -368,6 +406,81 @@ pub(super) static COMMANDS: &[Entry] = &[
         hidden: false,
     },
     Entry {
+        name: "pause",
+        about: "stop all processes of a container for a while",
+        usage: ID,
+        arguments: Arguments::Exactly(1),
+        first: First::Container,
+        description: "Stops every process of a created or running container, where it stands, until \"resume\".",
+        examples: &[("orlop pause web1", "stop web1")],
+        flags: &[&HELP],
+        hidden: false,
+    },
+    Entry {
+        name: "resume",
+        about: "let a paused container go on",
+        usage: ID,
+        arguments: Arguments::Exactly(1),
+        first: First::Container,
+        description: "Lets the processes go on that \"pause\" has stopped.",
+        examples: &[("orlop resume web1", "let web1 go on")],
+        flags: &[&HELP],
+        hidden: false,
+    },
+    Entry {
+        name: "update",
+        about: "change the limits of a container",
+        usage: ID,
+        arguments: Arguments::Exactly(1),
+        first: First::Container,
+        description: "Changes limits of a container that is created, running or paused; what is not mentioned stays \
+                      as it is. Device rules can't be changed.\n\nThe file has the form of linux.resources in \
+                      config.json.",
+        examples: &[
+            ("orlop update --memory 512m --memory-swap 1g web1", "half a gigabyte of memory, as much swap"),
+            ("echo '{\"pids\":{\"limit\":100}}' | orlop update --resources - web1", "at most a hundred processes"),
+        ],
+        flags: &[
+            &RESOURCES,
+            &MEMORY,
+            &MEMORY_RESERVATION,
+            &MEMORY_SWAP,
+            &KERNEL_MEMORY,
+            &KERNEL_MEMORY_TCP,
+            &CPU_SHARE,
+            &CPU_QUOTA,
+            &CPU_PERIOD,
+            &CPU_BURST,
+            &CPU_IDLE,
+            &CPU_RT_RUNTIME,
+            &CPU_RT_PERIOD,
+            &CPUSET_CPUS,
+            &CPUSET_MEMS,
+            &BLKIO_WEIGHT,
+            &PIDS_LIMIT,
+            &L3_CACHE_SCHEMA,
+            &MEM_BW_SCHEMA,
+            &HELP,
+        ],
+        hidden: false,
+    },
+    Entry {
+        name: "ps",
+        about: "list the processes of a container",
+        usage: "<container-id> [options of ps...]",
+        arguments: Arguments::IdAndCommand,
+        first: First::Container,
+        description: "Runs the host's ps, with -ef or the options after the container id, and prints the head and the \
+                      rows of the container's processes; the column PID must be among them. With --format json: the \
+                      process ids alone, as an array.",
+        examples: &[
+            ("orlop ps web1", "the processes of web1"),
+            ("orlop ps web1 -o pid,rss,args", "how much memory each of them has"),
+        ],
+        flags: &[&FORMAT, &HELP],
+        hidden: false,
+    },
+    Entry {
         name: "list",
         about: "list the containers",
         usage: "",
@@ -434,7 +547,7 @@ pub(super) static COMMANDS: &[Entry] = &[
 
 /// Commands of runc that this version does not have. Even their `--help` fails: an engine takes its success as the
 /// promise that the command works (Podman asks `checkpoint --help`).
-pub(super) static UNSUPPORTED: &[&str] = &["checkpoint", "events", "pause", "ps", "restore", "resume", "update"];
+pub(super) static UNSUPPORTED: &[&str] = &["checkpoint", "events", "restore"];
 
 /// The command of that name.
 pub(super) fn find(name: &str) -> Option<&'static Entry> {

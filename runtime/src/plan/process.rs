@@ -387,7 +387,7 @@ mod tests {
         let mask = |list: &str| cpu_mask(&arena, "cpus", list).map(<[u64]>::to_vec);
         assert_eq!(mask("0-3,7").unwrap(), [0x8f]);
         assert_eq!(mask("64").unwrap(), [0, 1]);
-        assert_eq!(mask("").unwrap(), []);
+        assert_eq!(mask("").unwrap(), [0_u64; 0]);
         for bad in ["3-1", "x", "1-", "-1", "65536", "0-4294967295"] {
             assert!(mask(bad).is_err(), "{bad}");
         }

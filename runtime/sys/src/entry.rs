@@ -100,8 +100,8 @@ unsafe extern "C" fn protect(stack: *const usize) {
         let mut stat = MaybeUninit::<nr::statfs64>::zeroed();
         let read = syscall(nr::__NR_fstatfs, [fd, stat.as_mut_ptr() as usize, 0, 0, 0, 0]);
         let _ = syscall(nr::__NR_close, [fd, 0, 0, 0, 0, 0]);
-        const ST_RDONLY: i64 = 1;
-        if read.is_ok() && stat.assume_init_ref().f_flags as i64 & ST_RDONLY != 0 {
+        const ST_RDONLY: nr::__kernel_long_t = 1;
+        if read.is_ok() && stat.assume_init_ref().f_flags & ST_RDONLY != 0 {
             PROTECTED.store(true, Ordering::Relaxed);
             return;
         }
