@@ -15,6 +15,7 @@ pub mod kill;
 pub mod list;
 pub mod log;
 mod open;
+pub mod path;
 pub mod pause;
 pub mod plan;
 pub mod ps;

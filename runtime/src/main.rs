@@ -204,6 +204,10 @@ fn request(global: &Global, args: &cli::Create) -> Result<request::Create> {
             return Err(Error::unsupported("--systemd-cgroup", what));
         }
     };
+    if !geteuid().is_root() {
+        let what = "rootless operation is not supported by this version of orlop; run it as root";
+        return Err(Error::unsupported(format_args!("uid {}", geteuid().as_raw()), what));
+    }
     let listen_fds = listen_fds();
     pass_fds(listen_fds.saturating_add(args.preserve_fds))?;
     Ok(request::Create {
@@ -241,7 +245,7 @@ fn listen_fds() -> u32 {
 fn absolute(path: &str) -> Result<String> {
     let absolute = std::path::absolute(path).at(|| format!("bundle {path}"))?;
     let text = absolute.to_str().ok_or_else(|| Error::invalid("--bundle", "is not UTF-8"))?;
-    Ok(orlop::plan::clean(text))
+    Ok(orlop::path::clean(text))
 }
 
 fn document(args: &cli::Create) -> Result<Vec<u8>> {

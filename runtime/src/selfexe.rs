@@ -6,14 +6,12 @@
 
 use std::convert::Infallible;
 
-use orlop_sys::mount::{Attr, OpenTreeFlags, mount_setattr, open_tree};
+use orlop_sys::mount::{Attr, OpenTreeFlags, attr, mount_setattr, open_tree};
 use orlop_sys::process::{Strings, fexecve};
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, SealFlags, StatVfsMountFlags, fcntl_get_seals, fstatvfs, openat};
 use orlop_sys::{AsFd, OwnedFd};
 
 use crate::error::{At, Error, ErrorKind, Result};
-
-const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// Whether this process's executable is out of reach: on a read-only mount, or a sealed file in memory.
 pub fn is_protected() -> Result<bool> {
@@ -46,7 +44,7 @@ pub fn run_protected<A: AsRef<[u8]>, E: AsRef<[u8]>>(
 fn read_only_exe() -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let exe = open_tree(CWD, c"/proc/self/exe", flags).at(|| "clone the mount of /proc/self/exe")?;
-    let readonly = Attr { set: MOUNT_ATTR_RDONLY, ..Attr::default() };
+    let readonly = Attr { set: attr::RDONLY, ..Attr::default() };
     mount_setattr(&exe, false, &readonly).at(|| "make the mount of /proc/self/exe read-only")?;
     Ok(exe)
 }

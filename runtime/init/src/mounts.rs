@@ -8,8 +8,8 @@ use orlop_sys::fs::{
 };
 use orlop_sys::mount::{
     Attr, FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
-    mount_setattr, move_mount, open_tree, pivot_root, unmount,
+    UnmountFlags, attr, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+    mount_setattr, move_mount, ms, open_tree, pivot_root, unmount,
 };
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, chownat, fchmod, openat};
 use orlop_sys::rustix::process::{chroot, fchdir};
@@ -17,12 +17,6 @@ use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd, tty};
 
 use crate::channel::During;
 use crate::{Channel, Failure, Filesystem, Message, Mount, Operation, Root, Step, Terminal, What, copyup};
-
-const MS_REC: u64 = 1 << 14;
-const MS_PRIVATE: u64 = 1 << 18;
-const MS_SLAVE: u64 = 1 << 19;
-const MS_SHARED: u64 = 1 << 20;
-const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// The root of the container's tree while it is being prepared.
 pub(crate) enum Prepared<'a> {
@@ -75,16 +69,16 @@ fn attach_rootfs(fs: &Filesystem<'_>, tree: BorrowedFd<'_>) -> Result<(), Failur
         other => other,
     }
     .during(Step::RootfsPlace)?;
-    if fs.propagation & MS_SHARED != 0 {
+    if fs.propagation & ms::SHARED != 0 {
         // The rootfs would appear on the host too, and pivot_root refuses a shared parent.
         make_parent_private(&place).during(Step::ParentPrivate)?;
         // And it refuses a shared new root that is also the place of the old one; it is shared again in the end, then
         // with nobody outside.
-        let attr = Attr { propagation: MS_PRIVATE, ..Attr::default() };
+        let attr = Attr { propagation: ms::PRIVATE, ..Attr::default() };
         mount_setattr(tree, false, &attr).during(Step::RootfsAttach)?;
     } else {
         let attr = Attr {
-            propagation: if fs.propagation & MS_PRIVATE != 0 { MS_PRIVATE } else { MS_SLAVE },
+            propagation: if fs.propagation & ms::PRIVATE != 0 { ms::PRIVATE } else { ms::SLAVE },
             ..Attr::default()
         };
         mount_setattr(tree, true, &attr).during(Step::RootfsAttach)?;
@@ -94,7 +88,7 @@ fn attach_rootfs(fs: &Filesystem<'_>, tree: BorrowedFd<'_>) -> Result<(), Failur
 
 /// The mount that holds `directory`: attributes can be changed only at its root, so upwards until that is it.
 fn make_parent_private(directory: &OwnedFd) -> Result<(), Errno> {
-    let attr = Attr { propagation: MS_PRIVATE, ..Attr::default() };
+    let attr = Attr { propagation: ms::PRIVATE, ..Attr::default() };
     let mut above: Option<OwnedFd> = None;
     loop {
         let here = above.as_ref().unwrap_or(directory);
@@ -297,9 +291,9 @@ pub(crate) fn change_root(fs: &Filesystem<'_>, root: BorrowedFd<'_>) -> Result<(
             fchdir(root).during(Step::Pivot)?;
             // Onto itself: afterwards the old root lies over the new one, where "." still finds it.
             pivot_root(c".", c".").during(Step::Pivot)?;
-            if fs.propagation & (MS_SHARED | MS_PRIVATE) != 0 {
+            if fs.propagation & (ms::SHARED | ms::PRIVATE) != 0 {
                 // Else the unmount would reach the host.
-                mount_change(c".", propagation(MS_SLAVE | MS_REC)).during(Step::DetachOldRoot)?;
+                mount_change(c".", propagation(ms::SLAVE | ms::REC)).during(Step::DetachOldRoot)?;
             }
             unmount(c".", UnmountFlags::DETACH).during(Step::DetachOldRoot)?;
             // The working directory is the new root already.
@@ -323,7 +317,7 @@ pub(crate) fn change_root(fs: &Filesystem<'_>, root: BorrowedFd<'_>) -> Result<(
 
 /// Read-only root, read-only paths, masked paths. Paths that are not there are passed over.
 pub(crate) fn protect_paths(fs: &Filesystem<'_>) -> Result<(), Failure> {
-    let readonly = Attr { set: MOUNT_ATTR_RDONLY, ..Attr::default() };
+    let readonly = Attr { set: attr::RDONLY, ..Attr::default() };
     let root = openat(CWD, c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during(Step::RootfsReadonly)?;
     let tree = Tree::new(root.as_fd());
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;

@@ -13,8 +13,9 @@ use orlop_sys::rustix::io::{pread, write};
 use orlop_sys::rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
 
-use super::{Dir, Filter, Plan, Record, Set, Write, below_root, clean};
+use super::{Dir, Filter, Plan, Record, Set, Write, below_root};
 use crate::error::{At, Error, ErrorKind, Result};
+use crate::path::clean;
 
 /// The largest file that is read from /proc or a cgroup; a cgroup.procs of 100,000 pids has 0.8 MiB.
 const MAX_FILE: usize = 64 << 20;

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Resources};
 use crate::error::{At, Error, ErrorKind, Result};
+use crate::path::clean;
 
 pub use devices::Devices;
 pub use live::{Cgroup, CpuMax, Join, SubCgroup};
@@ -161,24 +162,6 @@ fn unescape(text: &str) -> Cow<'_, str> {
     }
     out.push_str(rest);
     out.into()
-}
-
-/// `path` as an absolute path in which every `..` has taken effect and none led above the top.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    let mut cleaned = String::with_capacity(path.len() + 1);
-    for part in &parts {
-        cleaned.push('/');
-        cleaned.push_str(part);
-    }
-    if cleaned.is_empty() { "/".into() } else { cleaned }
 }
 
 /// A container's directory in one hierarchy.

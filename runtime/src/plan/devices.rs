@@ -2,13 +2,13 @@
 
 use orlop_init::{Mount, Operation, What};
 use orlop_sys::fs::{Links, makedev};
-use orlop_sys::mount::Attr;
+use orlop_sys::mount::{Attr, ms};
 
-use super::arena::{clean, split};
 use super::mounts::Mounts;
 use super::{Context, Source};
 use crate::config;
 use crate::error::{Error, Result};
+use crate::path::{clean, split};
 
 const S_IFCHR: u32 = 0o020_000;
 const S_IFBLK: u32 = 0o060_000;
@@ -97,7 +97,7 @@ fn node<'a>(
             links: Links::Follow,
             on_proc: false,
             what: What::Source,
-            attr: Attr { propagation: 1 << 18, ..Attr::default() },
+            attr: Attr { propagation: ms::PRIVATE, ..Attr::default() },
             recursive: Attr::default(),
             copy_up: false,
             copy_mode: false,

@@ -19,7 +19,7 @@ use std::ffi::CStr;
 use orlop_init::{Filter, Keyring, Operation, Process, Root, Terminal};
 use orlop_sys::clone::flag;
 
-pub use arena::{Arena, clean};
+pub use arena::Arena;
 pub use namespaces::{Join, Maps, Namespaces, TYPES as NAMESPACES};
 pub use process::{Planned as PlannedProcess, Surroundings, plan as plan_process, rlimit_name};
 

@@ -1,22 +1,9 @@
 //! The words in `mounts[].options`: the table of config.md, section "Linux mount options", and what each does.
 
-use orlop_sys::mount::Attr;
-
-const RDONLY: u64 = 0x1;
-const NOSUID: u64 = 0x2;
-const NODEV: u64 = 0x4;
-const NOEXEC: u64 = 0x8;
-const ATIME: u64 = 0x70;
-const RELATIME: u64 = 0x0;
-const NOATIME: u64 = 0x10;
-const STRICTATIME: u64 = 0x20;
-const NODIRATIME: u64 = 0x80;
-const NOSYMFOLLOW: u64 = 0x20_0000;
-
-const MS_UNBINDABLE: u64 = 1 << 17;
-const MS_PRIVATE: u64 = 1 << 18;
-const MS_SLAVE: u64 = 1 << 19;
-const MS_SHARED: u64 = 1 << 20;
+use orlop_sys::mount::attr::{
+    ATIME, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY, RELATIME, STRICTATIME,
+};
+use orlop_sys::mount::{Attr, ms};
 
 /// What a word does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +75,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("nostrictatime", Nothing),
     ("nosuid", Set(NOSUID)),
     ("nosymfollow", Set(NOSYMFOLLOW)),
-    ("private", Propagation(MS_PRIVATE)),
+    ("private", Propagation(ms::PRIVATE)),
     ("ratime", AtimeAll(RELATIME)),
     ("rbind", BindAll),
     ("rdev", ClearAll(NODEV)),
@@ -106,26 +93,26 @@ const TABLE: &[(&str, Effect)] = &[
     ("rnosuid", SetAll(NOSUID)),
     ("rnosymfollow", SetAll(NOSYMFOLLOW)),
     ("ro", Set(RDONLY)),
-    ("rprivate", PropagationAll(MS_PRIVATE)),
+    ("rprivate", PropagationAll(ms::PRIVATE)),
     ("rrelatime", AtimeAll(RELATIME)),
     ("rro", SetAll(RDONLY)),
     ("rrw", ClearAll(RDONLY)),
-    ("rshared", PropagationAll(MS_SHARED)),
-    ("rslave", PropagationAll(MS_SLAVE)),
+    ("rshared", PropagationAll(ms::SHARED)),
+    ("rslave", PropagationAll(ms::SLAVE)),
     ("rstrictatime", AtimeAll(STRICTATIME)),
     ("rsuid", ClearAll(NOSUID)),
     ("rsymfollow", ClearAll(NOSYMFOLLOW)),
-    ("runbindable", PropagationAll(MS_UNBINDABLE)),
+    ("runbindable", PropagationAll(ms::UNBINDABLE)),
     ("rw", Clear(RDONLY)),
-    ("shared", Propagation(MS_SHARED)),
+    ("shared", Propagation(ms::SHARED)),
     ("silent", Nothing),
-    ("slave", Propagation(MS_SLAVE)),
+    ("slave", Propagation(ms::SLAVE)),
     ("strictatime", Atime(STRICTATIME)),
     ("suid", Clear(NOSUID)),
     ("symfollow", Clear(NOSYMFOLLOW)),
     ("sync", Super),
     ("tmpcopyup", CopyUp),
-    ("unbindable", Propagation(MS_UNBINDABLE)),
+    ("unbindable", Propagation(ms::UNBINDABLE)),
 ];
 
 /// Every word of the table, sorted: what `features` announces as `mountOptions`, but the id-mapped ones.
@@ -224,8 +211,8 @@ mod tests {
         let o =
             parse(["rbind", "bind", "rro", "rslave", "private", "mode=755", "size=65536k", "newinstance", "sync", ""]);
         assert_eq!(o.bind, Some(true));
-        assert_eq!(o.recursive, Attr { set: RDONLY, clear: 0, propagation: MS_SLAVE });
-        assert_eq!(o.attr.propagation, MS_PRIVATE);
+        assert_eq!(o.recursive, Attr { set: RDONLY, clear: 0, propagation: ms::SLAVE });
+        assert_eq!(o.attr.propagation, ms::PRIVATE);
         assert_eq!(o.data, [("mode", Some("755")), ("size", Some("65536k")), ("newinstance", None), ("sync", None)]);
         assert_eq!(parse(["ridmap"]).id_map, Some("ridmap"));
         assert_eq!(parse(["idmap=uids=0-1-2"]).id_map, Some("idmap"));

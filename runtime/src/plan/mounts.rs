@@ -4,19 +4,14 @@ use std::ffi::CStr;
 
 use orlop_init::{Mount, Operation, What};
 use orlop_sys::fs::Links;
-use orlop_sys::mount::Attr;
+use orlop_sys::mount::{Attr, attr, ms};
 
-use super::arena::{clean, split};
 use super::mount_options::{self, Options};
 use super::{Context, Source};
 use crate::cgroup;
 use crate::config;
 use crate::error::{Error, Result};
-
-const MS_PRIVATE: u64 = 1 << 18;
-const MS_SLAVE: u64 = 1 << 19;
-const MS_SHARED: u64 = 1 << 20;
-const RDONLY: u64 = 1;
+use crate::path::{clean, split};
 
 /// What may be mounted inside /proc: files that lxcfs and CRI-O put there, none of which a security label or a
 /// kernel parameter is written through (CVE-2019-16884).
@@ -150,11 +145,11 @@ fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount
     let has_mode = options.data.iter().any(|(key, _)| *key == "mode");
     let is_tmpfs = mount.r#type == "tmpfs";
     // Device nodes and symlinks are made in it first.
-    let late = (is_tmpfs || destination == "/dev") && base.attr.set & RDONLY != 0;
+    let late = (is_tmpfs || destination == "/dev") && base.attr.set & attr::RDONLY != 0;
     let mut attr = base.attr;
     if late {
-        attr.set &= !RDONLY;
-        let attr = Attr { set: RDONLY, ..Attr::default() };
+        attr.set &= !attr::RDONLY;
+        let attr = Attr { set: attr::RDONLY, ..Attr::default() };
         planned.late.push(Operation::Attributes { path: target, attr });
     }
     planned.operations.push(Operation::Mount(Mount {
@@ -173,9 +168,9 @@ fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount
 /// A clone of a shared mount is shared with the host; it becomes what all mounts of the container are.
 fn set_default_propagation(cx: &Context<'_, '_>, recursive: bool, attr: &mut Attr, all: &mut Attr) {
     let propagation = match cx.propagation {
-        flags if flags & MS_SHARED != 0 => return,
-        flags if flags & MS_PRIVATE != 0 => MS_PRIVATE,
-        _ => MS_SLAVE,
+        flags if flags & ms::SHARED != 0 => return,
+        flags if flags & ms::PRIVATE != 0 => ms::PRIVATE,
+        _ => ms::SLAVE,
     };
     if recursive && all.propagation == 0 {
         all.propagation = propagation;
@@ -201,7 +196,7 @@ fn file_system_options<'a>(
         list.push((cx.arena.cstr(field, key)?, value.map(|v| cx.arena.cstr(field, v)).transpose()?));
     }
     let fstype = mount.r#type.as_str();
-    if options.attr.set & RDONLY != 0 && !VIRTUAL.contains(&fstype) {
+    if options.attr.set & attr::RDONLY != 0 && !VIRTUAL.contains(&fstype) {
         list.push((c"ro", None));
     }
     if !cx.spec.linux.mount_label.is_empty() && !matches!(fstype, "proc" | "sysfs" | "mqueue") {
@@ -266,7 +261,7 @@ fn cgroups<'a>(
         target,
         What::New { fstype: c"tmpfs", source: c"tmpfs", options: arena.list(vec![(c"mode", Some(c"755"))]) },
     );
-    tmpfs.attr.set &= !RDONLY;
+    tmpfs.attr.set &= !attr::RDONLY;
     planned.operations.push(Operation::Mount(tmpfs));
     for hierarchy in &cx.layout.v1 {
         let (_, name) = split(&hierarchy.mount);
@@ -300,8 +295,8 @@ fn cgroups<'a>(
             });
         }
     }
-    if options.attr.set & RDONLY != 0 {
-        let attr = Attr { set: RDONLY, ..Attr::default() };
+    if options.attr.set & attr::RDONLY != 0 {
+        let attr = Attr { set: attr::RDONLY, ..Attr::default() };
         planned.operations.push(Operation::Attributes { path: target, attr });
     }
     Ok(())

@@ -3,38 +3,33 @@
 use std::ffi::CStr;
 
 use orlop_sys::clone::flag;
+use orlop_sys::mount::ms;
 
 use super::Context;
-use super::arena::clean;
 use super::namespaces::Namespaces;
 use crate::error::{Error, Result};
-
-const MS_REC: u64 = 1 << 14;
-const MS_UNBINDABLE: u64 = 1 << 17;
-const MS_PRIVATE: u64 = 1 << 18;
-const MS_SLAVE: u64 = 1 << 19;
-const MS_SHARED: u64 = 1 << 20;
+use crate::path::clean;
 
 /// `linux.rootfsPropagation`: what all mounts are at the start, and what the root is in the end.
 pub(super) fn propagation(word: &str) -> Result<(u64, u64)> {
     let (kind, recursive) = match word {
-        "" => return Ok((MS_SLAVE | MS_REC, 0)),
-        "shared" => (MS_SHARED, 0),
-        "rshared" => (MS_SHARED, MS_REC),
-        "slave" => (MS_SLAVE, 0),
-        "rslave" => (MS_SLAVE, MS_REC),
-        "private" => (MS_PRIVATE, 0),
-        "rprivate" => (MS_PRIVATE, MS_REC),
-        "unbindable" => (MS_UNBINDABLE, 0),
-        "runbindable" => (MS_UNBINDABLE, MS_REC),
+        "" => return Ok((ms::SLAVE | ms::REC, 0)),
+        "shared" => (ms::SHARED, 0),
+        "rshared" => (ms::SHARED, ms::REC),
+        "slave" => (ms::SLAVE, 0),
+        "rslave" => (ms::SLAVE, ms::REC),
+        "private" => (ms::PRIVATE, 0),
+        "rprivate" => (ms::PRIVATE, ms::REC),
+        "unbindable" => (ms::UNBINDABLE, 0),
+        "runbindable" => (ms::UNBINDABLE, ms::REC),
         other => {
             let what = format_args!("rootfsPropagation={other} is not supported");
             return Err(Error::invalid("linux.rootfsPropagation", what));
         }
     };
     // All mounts at the start, also for the words that mean one: none of them may lead back to the host.
-    let start = if kind == MS_UNBINDABLE { MS_SLAVE } else { kind };
-    Ok((start | MS_REC, kind | recursive))
+    let start = if kind == ms::UNBINDABLE { ms::SLAVE } else { kind };
+    Ok((start | ms::REC, kind | recursive))
 }
 
 /// `linux.maskedPaths` and `linux.readonlyPaths`.
@@ -130,10 +125,10 @@ mod tests {
 
     #[test]
     fn propagation_never_begins_shared_unless_asked() {
-        assert_eq!(propagation("").unwrap(), (MS_SLAVE | MS_REC, 0));
-        assert_eq!(propagation("private").unwrap(), (MS_PRIVATE | MS_REC, MS_PRIVATE));
-        assert_eq!(propagation("rshared").unwrap(), (MS_SHARED | MS_REC, MS_SHARED | MS_REC));
-        assert_eq!(propagation("runbindable").unwrap(), (MS_SLAVE | MS_REC, MS_UNBINDABLE | MS_REC));
+        assert_eq!(propagation("").unwrap(), (ms::SLAVE | ms::REC, 0));
+        assert_eq!(propagation("private").unwrap(), (ms::PRIVATE | ms::REC, ms::PRIVATE));
+        assert_eq!(propagation("rshared").unwrap(), (ms::SHARED | ms::REC, ms::SHARED | ms::REC));
+        assert_eq!(propagation("runbindable").unwrap(), (ms::SLAVE | ms::REC, ms::UNBINDABLE | ms::REC));
         assert!(propagation("x").is_err());
     }
 }

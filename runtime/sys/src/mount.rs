@@ -15,6 +15,32 @@ pub use rustix::mount::{
 };
 pub use rustix::process::pivot_root;
 
+/// Propagation types of mount(2), and `MS_REC`.
+#[allow(missing_docs, reason = "the kernel's names")]
+pub mod ms {
+    pub const REC: u64 = 1 << 14;
+    pub const UNBINDABLE: u64 = 1 << 17;
+    pub const PRIVATE: u64 = 1 << 18;
+    pub const SLAVE: u64 = 1 << 19;
+    pub const SHARED: u64 = 1 << 20;
+}
+
+/// `MOUNT_ATTR_*` of mount_setattr(2).
+#[allow(missing_docs, reason = "the kernel's names")]
+pub mod attr {
+    pub const RDONLY: u64 = 0x1;
+    pub const NOSUID: u64 = 0x2;
+    pub const NODEV: u64 = 0x4;
+    pub const NOEXEC: u64 = 0x8;
+    /// The whole access time mode, one of the following three.
+    pub const ATIME: u64 = 0x70;
+    pub const RELATIME: u64 = 0x0;
+    pub const NOATIME: u64 = 0x10;
+    pub const STRICTATIME: u64 = 0x20;
+    pub const NODIRATIME: u64 = 0x80;
+    pub const NOSYMFOLLOW: u64 = 0x20_0000;
+}
+
 /// What [`mount_setattr`] changes; see mount_setattr(2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attr {
