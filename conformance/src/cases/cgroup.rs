@@ -64,6 +64,9 @@ cases! {
         update_takes_resources_from_standard_input,
         update_takes_resources_from_a_file,
         update_takes_single_limits,
+        update_takes_a_size_with_a_unit,
+        update_leaves_device_rules_alone,
+        update_of_a_stopped_container_is_refused,
     ],
 }
 
@@ -440,4 +443,34 @@ fn update_takes_resources_from_a_file(scene: &mut Scene) -> Result<()> {
 
 fn update_takes_single_limits(scene: &mut Scene) -> Result<()> {
     update(scene, |scene| scene.runtime(&["update", "--pids-limit", "77", &scene.id]).run()?.ok().map(drop))
+}
+
+fn update_takes_a_size_with_a_unit(scene: &mut Scene) -> Result<()> {
+    needs("memory")?;
+    let live = scene.live()?;
+    scene.runtime(&["update", "--memory", "64M", &scene.id]).run()?.ok()?;
+    eq("limit", read(&file(&live, &MEMORY)?)?, (64 << 20).to_string())
+}
+
+/// Engines hand on the whole section of the configuration; what has been allowed since has to stay.
+fn update_leaves_device_rules_alone(scene: &mut Scene) -> Result<()> {
+    if world::is_v2()? {
+        return skip("the rules of v2 are a program that can't be read");
+    }
+    needs("devices")?;
+    let live = scene.live()?;
+    let dir = live.cgroup("devices")?.context("no devices cgroup")?;
+    fs::write(dir.join("devices.allow"), "c 1:11 r")?;
+    let before = read(&dir.join("devices.list"))?;
+    let resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] }).to_string();
+    scene.runtime(&["update", "--resources", "-", &scene.id]).stdin(resources)?.run()?.ok()?;
+    eq("rules", read(&dir.join("devices.list"))?, before)
+}
+
+fn update_of_a_stopped_container_is_refused(scene: &mut Scene) -> Result<()> {
+    let live = scene.live()?;
+    scene.kill("KILL")?.ok()?;
+    live.ends()?;
+    scene.becomes("stopped")?;
+    scene.runtime(&["update", "--pids-limit", "77", &scene.id]).run()?.refused().map(drop)
 }

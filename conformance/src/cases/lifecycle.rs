@@ -46,8 +46,11 @@ cases! {
     ],
     "runc pause, resume and ps" => [
         a_paused_container_says_so_and_resumes,
+        a_paused_process_does_not_react,
+        pausing_twice_and_resuming_what_runs_are_refused,
         ps_lists_the_host_pids_as_json,
         ps_prints_a_table_with_a_head,
+        ps_hands_options_to_the_hosts_ps,
     ],
 }
 
@@ -263,16 +266,50 @@ fn a_paused_container_says_so_and_resumes(scene: &mut Scene) -> Result<()> {
     eq("status", scene.status()?, "running")
 }
 
+fn a_paused_process_does_not_react(scene: &mut Scene) -> Result<()> {
+    let live = scene.live()?;
+    scene.runtime(&["pause", &scene.id]).run()?.ok()?;
+    scene.kill("USR1")?.ok()?;
+    let heard = || live.answers().iter().any(|answer| answer.to_string().contains("SIGUSR1"));
+    let early = wait_until(Duration::from_millis(200), || Ok(heard().then_some(())))?;
+    ensure!(early.is_none(), "the process of a paused container got a signal");
+    scene.runtime(&["resume", &scene.id]).run()?.ok()?;
+    live.hears("SIGUSR1", |answer| answer.to_string().contains("SIGUSR1")).map(drop)
+}
+
+fn pausing_twice_and_resuming_what_runs_are_refused(scene: &mut Scene) -> Result<()> {
+    scene.live()?;
+    scene.runtime(&["resume", &scene.id]).run()?.refused()?;
+    scene.runtime(&["pause", &scene.id]).run()?.ok()?;
+    scene.runtime(&["pause", &scene.id]).run()?.refused()?;
+    eq("status", scene.status()?, "paused")
+}
+
 fn ps_lists_the_host_pids_as_json(scene: &mut Scene) -> Result<()> {
     let live = scene.live()?;
     let done = scene.runtime(&["ps", "--format", "json", &scene.id]).run()?.ok()?;
     eq("ps", done.json()?, json!([live.pid]))
 }
 
-fn ps_prints_a_table_with_a_head(scene: &mut Scene) -> Result<()> {
-    if !["/bin/ps", "/usr/bin/ps"].iter().any(|path| std::path::Path::new(path).is_file()) {
-        return skip("no ps on this machine");
+fn needs_ps() -> Result<()> {
+    match ["/bin/ps", "/usr/bin/ps"].iter().any(|path| std::path::Path::new(path).is_file()) {
+        true => Ok(()),
+        false => skip("no ps on this machine"),
     }
+}
+
+fn ps_hands_options_to_the_hosts_ps(scene: &mut Scene) -> Result<()> {
+    needs_ps()?;
+    let live = scene.live()?;
+    let table = scene.runtime(&["ps", &scene.id, "-e", "-o", "ppid,pid"]).run()?.ok()?.stdout;
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    eq("head of the table", lines.first(), ["PPID", "PID"])?;
+    eq("rows", lines.len(), 2)?;
+    eq("pid", lines.last().and_then(|row| row.last()), live.pid.to_string())
+}
+
+fn ps_prints_a_table_with_a_head(scene: &mut Scene) -> Result<()> {
+    needs_ps()?;
     let live = scene.live()?;
     let table = scene.runtime(&["ps", &scene.id]).run()?.ok()?.stdout;
     let mut lines = table.lines();

@@ -48,7 +48,7 @@ pub struct CpuMax {
 
 impl CpuMax {
     /// `max 100000` or `50000 100000`.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (quota, period) = text.trim().split_once(' ')?;
         let quota = if quota == "max" { -1 } else { quota.parse().ok()? };
         Some(Self { quota, period: period.parse().ok()? })

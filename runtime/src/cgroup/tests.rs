@@ -324,3 +324,16 @@ fn a_sub_cgroup_stays_inside() {
         assert_eq!(SubCgroup::parse(text).is_ok(), ok, "{text}");
     }
 }
+
+#[test]
+fn a_quota_and_its_period_are_read_as_the_kernel_writes_them() {
+    for (text, want) in [
+        ("max 100000\n", Some((-1, 100_000))),
+        ("20000 50000\n", Some((20_000, 50_000))),
+        ("", None),
+        ("20000", None),
+        ("max max", None),
+    ] {
+        assert_eq!(CpuMax::parse(text).map(|found| (found.quota, found.period)), want, "{text:?}");
+    }
+}
