@@ -81,3 +81,22 @@ fn the_config_of_runc_spec_runs_unchanged() {
     terminal.expect("Read-only file system");
     assert_eq!(terminal.wait(), 4);
 }
+
+#[test]
+fn the_hosts_own_root_serves_as_a_read_only_root() {
+    if debian::root().is_none() {
+        return;
+    }
+    let script = "echo pid $$; cat /proc/1/comm; touch /etc/made-by-a-test 2>/dev/null || echo read-only";
+    let bundle = Bundle::new("hostroot", "/".as_ref(), &["/bin/sh", "-c", script], |_| ());
+    assert_eq!(bundle.run().ok(), "pid 1\nsh\nread-only\n");
+}
+
+/// runc refuses it.
+#[test]
+fn the_rootfs_may_be_a_symbolic_link() {
+    let Some(root) = debian::root() else { return };
+    let bundle = Bundle::new("symlink", "rootfs".as_ref(), &["cat", "/etc/debian_version"], |_| ());
+    std::os::unix::fs::symlink(root, bundle.dir.join("rootfs")).unwrap();
+    assert!(bundle.run().ok().starts_with("12."));
+}
