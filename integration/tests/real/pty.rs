@@ -76,6 +76,12 @@ impl Terminal {
         }
     }
 
+    /// As when a window is closed.
+    pub(crate) fn close(&mut self) {
+        self.slave = None;
+        self.master = File::open("/dev/null").unwrap();
+    }
+
     /// The exit status of the command as a shell counts.
     pub(crate) fn wait(&mut self) -> i32 {
         let status = self.child.take().unwrap().wait().unwrap();

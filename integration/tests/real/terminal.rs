@@ -61,10 +61,26 @@ fn a_shell_in_a_terminal_behaves_as_at_home() {
 #[test]
 fn the_end_of_the_input_ends_a_shell() {
     let Some(bundle) = shell("eof") else { return };
-    // The command line reads /dev/null.
-    let done = bundle.run();
-    assert_eq!(done.code, 0, "{done:?}");
-    assert!(done.out.contains("exit"), "{done:?}");
+    let typed = bundle.path("typed");
+    for (shell, lines) in [("bash", ""), ("bash", "echo A$((40+2))B\n"), ("sh", "echo A$((40+2))B\n")] {
+        bundle.change(|c| c["process"]["args"] = json!([shell]));
+        std::fs::write(&typed, lines).unwrap();
+        let input = std::fs::File::open(&typed).unwrap();
+        let done = bundle.finish(bundle.command().args(["run", "-b", &bundle.path(""), &bundle.id]).stdin(input));
+        assert_eq!((done.code, done.out.contains("A42B")), (0, !lines.is_empty()), "{shell} {lines:?} {done:?}");
+    }
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_its_container() {
+    let Some(bundle) = shell("hangup") else { return };
+    let mut terminal = Terminal::run(bundle.command().args(["run", "--bundle", &bundle.path(""), &bundle.id]));
+    terminal.expect("# ");
+    terminal.close();
+    // Bash ends with the signal that the closing sends, unless it has seen the end of its input first.
+    let code = terminal.wait();
+    assert!([0, 1, 129].contains(&code), "{code}");
+    assert!(!bundle.orlop(&["list", "--quiet"]).ok().contains(&bundle.id));
 }
 
 #[test]
