@@ -137,7 +137,7 @@ fn code(status: std::process::ExitStatus) -> i32 {
 }
 
 /// The runtime: as the environment names it, or built beside this test.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("ORLOP_RUNTIME") {
         return path.into();
     }

@@ -100,3 +100,47 @@ fn the_rootfs_may_be_a_symbolic_link() {
     std::os::unix::fs::symlink(root, bundle.dir.join("rootfs")).unwrap();
     assert!(bundle.run().ok().starts_with("12."));
 }
+
+/// What Kubernetes calls bidirectional: a storage driver in a container mounts for the host.
+#[test]
+fn what_is_mounted_in_a_shared_volume_is_seen_on_both_sides() {
+    let Some(root) = debian::root() else { return };
+    let bundle = Bundle::new("propagation", root, &["sleep", "1000"], |_| ());
+    let volume = bundle.dir.join("volume");
+    fs::create_dir_all(&volume).unwrap();
+    bundle.change(|c| {
+        c["linux"]["rootfsPropagation"] = json!("rshared");
+        push(c, "mounts", json!({ "destination": "/srv", "type": "tmpfs", "source": "tmpfs" }));
+        for kind in ["shared", "slave", "private"] {
+            let options = json!(["rbind", format!("r{kind}")]);
+            let at = format!("/srv/{kind}");
+            push(c, "mounts", json!({ "destination": at, "source": volume, "options": options }));
+        }
+        for set in ["bounding", "effective", "permitted"] {
+            c["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+        }
+    });
+    // A host like one with systemd, in a mount namespace that goes with this script.
+    let script = r#"
+        set -e
+        mount --make-rshared /; mount -t tmpfs volume "$VOLUME"; mkdir "$VOLUME"/{a,b,c,d}
+        before=$(grep -c . /proc/self/mountinfo)
+        orlop() { timeout -s KILL 20 "$@"; }
+        orlop "$@" run --detach --bundle "$BUNDLE" "$ID" >/dev/null 2>&1
+        mount -t tmpfs host "$VOLUME/a"
+        inside() { orlop "$@" exec "$ID" bash -c "$RUN"; }
+        RUN='grep -o "/srv/.* - tmpfs host" /proc/self/mountinfo | cut -d" " -f1 | sort' inside "$@"
+        mounts='import ctypes; f=ctypes.CDLL(None).mount'
+        RUN="python3 -c \"$mounts; [print(f(b'inner', p, b'tmpfs', 0, 0)) for p in (b'/srv/shared/b', b'/srv/slave/c', b'/srv/private/d')]\"" inside "$@"
+        grep -o "/[abcd] .* - tmpfs inner" /proc/self/mountinfo | cut -d" " -f1
+        orlop "$@" delete --force "$ID"
+        umount "$VOLUME/a" "$VOLUME/b"
+        test "$before" = "$(grep -c . /proc/self/mountinfo)" && echo nothing else"#;
+    let mut command = std::process::Command::new("timeout");
+    command.args(["-s", "KILL", "20", "unshare", "--mount", "bash", "-c", script, "_"]);
+    command.arg(crate::bundle::program()).arg("--root").arg(bundle.dir.join("state"));
+    command.stdin(std::process::Stdio::null());
+    command.env("VOLUME", &volume).env("BUNDLE", &bundle.dir).env("ID", &bundle.id);
+    let out = bundle.finish(&mut command).ok();
+    assert_eq!(out, "/srv/shared/a\n/srv/slave/a\n0\n0\n0\n/b\nnothing else\n");
+}

@@ -18,7 +18,6 @@ use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd, tty};
 use crate::channel::During;
 use crate::{Channel, Failure, Filesystem, Message, Mount, Operation, Root, Step, Terminal, What, copyup};
 
-const MS_REC: u64 = 1 << 14;
 const MS_PRIVATE: u64 = 1 << 18;
 const MS_SLAVE: u64 = 1 << 19;
 const MS_SHARED: u64 = 1 << 20;
@@ -268,11 +267,14 @@ pub(crate) fn change_root(fs: &Filesystem<'_>, root: BorrowedFd<'_>) -> Result<(
     match fs.root {
         Root::Pivot => {
             fchdir(root).during(Step::Pivot)?;
+            let shared = fs.propagation & MS_SHARED != 0;
+            let old = shared.then(|| open_rootfs(c"/")).transpose().during(Step::Pivot)?;
             // Onto itself: afterwards the old root lies over the new one, where "." still finds it.
             pivot_root(c".", c".").during(Step::Pivot)?;
-            if fs.propagation & (MS_SHARED | MS_PRIVATE) != 0 {
-                // Else the unmount would reach the host.
-                mount_change(c".", propagation(MS_SLAVE | MS_REC)).during(Step::DetachOldRoot)?;
+            if let Some(old) = &old {
+                // Else the unmount would reach the host. To all calls but umount2 "." is what lies below: the new root.
+                let attr = Attr { propagation: MS_SLAVE, ..Attr::default() };
+                mount_setattr(old, true, &attr).during(Step::DetachOldRoot)?;
             }
             unmount(c".", UnmountFlags::DETACH).during(Step::DetachOldRoot)?;
         }
