@@ -71,3 +71,36 @@ fn hooks_of_all_six_kinds_run_in_their_order_and_place_with_the_state() {
     ];
     assert_eq!(seen, want.map(|(kind, status)| (kind.to_owned(), status.to_owned())));
 }
+
+/// As Docker and CNI plugins do: the link is put into the container's network namespace by the pid in the state.
+#[test]
+fn a_hook_gives_the_container_a_network() {
+    let Some(root) = debian::root() else { return };
+    let hook = r#"
+        read -r state; pid=${state#*\"pid\":}; pid=${pid%%[!0-9]*}
+        ip link add orlop0 type veth peer name eth0 netns "$pid" &&
+        nsenter -t "$pid" -n ip addr add 10.213.7.2/24 dev eth0 && nsenter -t "$pid" -n ip link set eth0 up &&
+        ip addr add 10.213.7.1/24 dev orlop0 && ip link set orlop0 up"#;
+    let serve =
+        "import socket\ns=socket.create_server(('10.213.7.2', 80))\nc,_=s.accept(); c.sendall(b'hello\\n'); c.close()";
+    let bundle = Bundle::new("veth", root, &["python3", "-c", serve], |c| {
+        let hook =
+            json!({ "path": "/bin/bash", "args": ["bash", "-c", hook], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] });
+        c["hooks"]["createRuntime"] = json!([hook]);
+    });
+    // In a network namespace in the host's place, so that its own stays as it is.
+    let script = r#"
+        set -e
+        timeout -s KILL 20 "$@" run --detach --bundle "$BUNDLE" "$ID" >/dev/null 2>&1
+        for i in {1..100}; do { exec 3<>/dev/tcp/10.213.7.2/80; } 2>/dev/null && break; sleep 0.05; done
+        cat <&3
+        timeout -s KILL 20 "$@" delete --force "$ID"
+        for i in {1..100}; do ip link show orlop0 >/dev/null 2>&1 || break; sleep 0.05; done
+        ip -o link | wc -l"#;
+    let mut command = std::process::Command::new("timeout");
+    command.args(["-s", "KILL", "20", "unshare", "--net", "bash", "-c", script, "_"]);
+    command.arg(crate::bundle::program()).arg("--root").arg(bundle.dir.join("state"));
+    command.stdin(std::process::Stdio::null()).env("BUNDLE", &bundle.dir).env("ID", &bundle.id);
+    // Of the two links the container's one goes with its namespace, and takes the other along.
+    assert_eq!(bundle.finish(&mut command).ok(), "hello\n1\n");
+}

@@ -39,6 +39,24 @@ fn a_debian_of_a_user_namespace_is_root_inside_and_nobody_outside() {
     assert_eq!(lines, want, "{done:?}");
     let made = fs::metadata(copy.join("root/made")).unwrap();
     assert_eq!((made.uid(), made.gid()), (100_033, 100_033));
+
+    // Another one of its pod, which joins the user namespace that owns the network namespace. The mappings come along.
+    bundle.change(|c| c["process"]["args"] = json!(["sleep", "1000"]));
+    bundle.detach();
+    let pid = bundle.pid();
+    let script = "readlink /proc/self/ns/user; ip -o -4 addr; id -u; ls /sys/class/net";
+    let other = Bundle::new("userpod", &copy, &["bash", "-c", script], |c| {
+        for (kind, file) in [("user", "user"), ("network", "net")] {
+            join_namespace(c, kind, &format!("/proc/{pid}/ns/{file}"));
+        }
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+        (c["linux"]["uidMappings"], c["linux"]["gidMappings"]) = (map.clone(), map);
+    });
+    let out = other.run().ok();
+    let namespace = fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+    assert!(out.starts_with(namespace.to_str().unwrap()) && out.ends_with("\n0\nlo\n"), "{out}");
+    let inside = bundle.exec(&["bash", "-c", "id -u; readlink /proc/self/ns/user"]).ok();
+    assert_eq!(inside, format!("0\n{}\n", namespace.display()));
 }
 
 #[test]

@@ -57,3 +57,36 @@ fn a_supervisor_answers_for_the_system_calls_of_init_and_of_exec() {
     assert_eq!(messages[0].0["pid"], pid);
     assert_ne!(messages[1].0["pid"], pid);
 }
+
+/// A profile like Docker's: what is not listed is refused, clone may make no namespaces, clone3 is said to be missing.
+#[test]
+fn a_distribution_works_under_a_profile_of_four_hundred_names() {
+    let Some(root) = debian::root() else { return };
+    let names = include_str!("../../xtask/data/seccomp-names.txt").lines().filter(|l| !l.starts_with('#'));
+    let names: Vec<_> = names.map(str::trim).filter(|l| !l.is_empty()).collect();
+    assert!(names.len() > 300);
+    let script = r#"
+        python3 -c "import subprocess, threading
+t = threading.Thread(target=print, args=('thread',), kwargs={'flush': True}); t.start(); t.join()
+print(subprocess.check_output(['echo', 'child']).decode(), end='')"
+        grep Seccomp: /proc/self/status; unshare --net true || echo refused; dpkg-query --show bash | wc -l"#;
+    let bundle = Bundle::new("profile", root, &["bash", "-c", script], |c| {
+        let namespaces = 0x7e02_0000;
+        c["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "defaultErrnoRet": 1,
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": [
+                { "names": names, "action": "SCMP_ACT_ALLOW" },
+                { "names": ["clone"], "action": "SCMP_ACT_ALLOW",
+                  "args": [{ "index": 0, "value": namespaces, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }] },
+                { "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 },
+            ],
+        });
+        // Allowed by the capabilities, so that it is the profile that refuses.
+        for set in ["bounding", "effective", "permitted"] {
+            c["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+        }
+    });
+    assert_eq!(bundle.run().ok(), "thread\nchild\nSeccomp:\t2\nrefused\n1\n");
+}
