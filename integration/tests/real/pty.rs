@@ -18,6 +18,8 @@ pub(crate) struct Terminal {
     slave: Option<File>,
     child: Option<Child>,
     unread: String,
+    /// The modes of the terminal before the command had it, as text to compare.
+    pub(crate) mode_before: String,
 }
 
 impl Terminal {
@@ -30,6 +32,7 @@ impl Terminal {
         let slave = OpenOptions::new().read(true).write(true).custom_flags(noctty).open(name).unwrap();
         let mut terminal = Self::over(master);
         terminal.resize(30, 100);
+        terminal.mode_before = mode(&slave);
         let mut leader = Command::new("setsid");
         leader.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
         let stdio = || slave.try_clone().unwrap();
@@ -40,16 +43,16 @@ impl Terminal {
 
     /// The master side of a terminal that somebody else has made.
     pub(crate) fn over(master: OwnedFd) -> Self {
-        Self { master: master.into(), slave: None, child: None, unread: String::new() }
+        Self { master: master.into(), slave: None, child: None, unread: String::new(), mode_before: String::new() }
     }
 
     pub(crate) fn resize(&self, rows: u16, columns: u16) {
         tcsetwinsize(&self.master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     }
 
-    /// The modes of the outer terminal, as text to compare.
+    /// The modes of the terminal now.
     pub(crate) fn mode(&self) -> String {
-        format!("{:?}", tcgetattr(self.slave.as_ref().unwrap()).unwrap())
+        mode(self.slave.as_ref().unwrap())
     }
 
     pub(crate) fn type_in(&mut self, text: &str) {
@@ -87,4 +90,8 @@ impl Terminal {
         let status = self.child.take().unwrap().wait().unwrap();
         status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
     }
+}
+
+fn mode(terminal: &File) -> String {
+    format!("{:?}", tcgetattr(terminal).unwrap())
 }

@@ -1,36 +1,33 @@
 //! A supervisor that answers for system calls.
 
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixListener;
 
 use libseccomp::{ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags};
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
 use crate::debian;
-use crate::sockets::{receive_fds, socket_path};
+use crate::sockets::Listener;
 
 #[test]
 fn a_supervisor_answers_for_the_system_calls_of_init_and_of_exec() {
     let Some(root) = debian::root() else { return };
     let bundle = Bundle::new("notify", root, &["sleep", "1000"], |_| ());
-    let path = socket_path(&bundle);
+    let listener = Listener::new(&bundle);
     bundle.change(|c| {
         c["linux"]["seccomp"] = json!({
             "defaultAction": "SCMP_ACT_ALLOW",
-            "listenerPath": path,
+            "listenerPath": listener.path,
             "listenerMetadata": "the metadata",
             "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }],
         });
         c["process"]["noNewPrivileges"] = json!(false);
     });
-    let listener = UnixListener::bind(&path).unwrap();
     // Two listeners come: one for init, one for what is executed later. Each answers one call with an errno that no
     // kernel would give.
     let supervisor = std::thread::spawn(move || {
         let serve = |calls: usize| {
-            let (connection, _) = listener.accept().unwrap();
-            let (message, fds) = receive_fds(&connection);
+            let (message, fds) = listener.receive();
             for _ in 0..calls {
                 let request = ScmpNotifReq::receive(fds[0].as_raw_fd()).unwrap();
                 let answer = ScmpNotifResp::new_error(request.id, -77, ScmpNotifRespFlags::empty());
@@ -45,7 +42,6 @@ fn a_supervisor_answers_for_the_system_calls_of_init_and_of_exec() {
     let done = bundle.exec(&["mkdir", "/tmp/x"]);
     assert!(done.err.contains("File descriptor in bad state") && done.code == 1, "{done:?}");
     let messages = supervisor.join().unwrap();
-    std::fs::remove_file(&path).unwrap();
     for ((message, fds), status) in messages.iter().zip(["creating", "running"]) {
         assert_eq!(fds.len(), 1);
         assert_eq!(message["fds"], json!(["seccompFd"]));

@@ -3,23 +3,47 @@
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::Duration;
 
 use orlop_sys::rustix::cmsg_space;
 use orlop_sys::rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, until};
 use crate::debian;
 
-/// A path short enough for a socket, however long cargo's target folder's is.
-pub(crate) fn socket_path(bundle: &Bundle) -> String {
-    std::env::temp_dir().join(format!("{}.sock", bundle.id)).to_str().unwrap().to_owned()
+/// A socket on which the runtime is to call.
+pub(crate) struct Listener {
+    pub(crate) path: String,
+    socket: UnixListener,
+}
+
+impl Listener {
+    pub(crate) fn new(bundle: &Bundle) -> Self {
+        // Short enough for a socket, however long the path of cargo's target folder is.
+        let path = std::env::temp_dir().join(format!("{}.sock", bundle.id)).to_str().unwrap().to_owned();
+        let socket = UnixListener::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { path, socket }
+    }
+
+    /// The first message of the next call, and the fds that came with it.
+    pub(crate) fn receive(&self) -> (Vec<u8>, Vec<OwnedFd>) {
+        let (connection, _) = until("a connection", || self.socket.accept().ok());
+        connection.set_nonblocking(false).unwrap();
+        receive_fds(&connection)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 /// One message and the fds that came with it.
-pub(crate) fn receive_fds(connection: &UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
+fn receive_fds(connection: &UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
     connection.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut buffer = vec![0; 1 << 16];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(4))];

@@ -1,6 +1,5 @@
 //! Shells in terminals.
 
-use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,7 +7,7 @@ use serde_json::json;
 use crate::bundle::{Bundle, until};
 use crate::debian;
 use crate::pty::Terminal;
-use crate::sockets::{receive_fds, socket_path};
+use crate::sockets::Listener;
 
 /// Until the prompt: bash with a terminal, as `orlop spec` would start sh.
 fn shell(name: &str) -> Option<Bundle> {
@@ -45,9 +44,8 @@ fn session(terminal: &mut Terminal) {
 fn a_shell_in_a_terminal_behaves_as_at_home() {
     let Some(bundle) = shell("shell") else { return };
     let mut terminal = Terminal::run(bundle.command().args(["run", "--bundle", &bundle.path(""), &bundle.id]));
-    let before = terminal.mode();
     session(&mut terminal);
-    assert_ne!(terminal.mode(), before);
+    assert_ne!(terminal.mode(), terminal.mode_before);
     terminal.type_in("stty size; echo end$?.\n");
     assert!(terminal.expect("end0.").contains("30 100"));
     terminal.resize(50, 120);
@@ -55,7 +53,7 @@ fn a_shell_in_a_terminal_behaves_as_at_home() {
     assert!(terminal.expect("end0.").contains("50 120"));
     terminal.type_in("exit 3\n");
     assert_eq!(terminal.wait(), 3);
-    assert_eq!(terminal.mode(), before);
+    assert_eq!(terminal.mode(), terminal.mode_before);
 }
 
 #[test]
@@ -100,12 +98,11 @@ fn a_shell_is_executed_in_a_running_container() {
     let bundle = Bundle::new("exec", root, &["sleep", "1000"], |_| ());
     bundle.detach();
     let mut terminal = Terminal::run(bundle.command().args(["exec", "--tty", &bundle.id, "bash", "--norc"]));
-    let before = terminal.mode();
     session(&mut terminal);
     terminal.type_in("ps -o pid,args -p 1; exit 5\n");
     terminal.expect("sleep 1000");
     assert_eq!(terminal.wait(), 5);
-    assert_eq!(terminal.mode(), before);
+    assert_eq!(terminal.mode(), terminal.mode_before);
 
     let done = bundle.exec(&["bash", "-c", "tty; echo error >&2; kill -USR1 $$"]);
     assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (138, "not a tty\n", "error\n"));
@@ -115,12 +112,9 @@ fn a_shell_is_executed_in_a_running_container() {
 fn a_console_socket_gets_the_terminal_of_a_detached_shell() {
     let Some(bundle) = shell("console") else { return };
     bundle.change(|c| c["process"]["consoleSize"] = json!({ "height": 33, "width": 77 }));
-    let path = socket_path(&bundle);
-    let listener = UnixListener::bind(&path).unwrap();
-    bundle.orlop(&["create", "--bundle", &bundle.path(""), "--console-socket", &path, &bundle.id]).ok();
-    let (connection, _) = listener.accept().unwrap();
-    let (_, mut fds) = receive_fds(&connection);
-    std::fs::remove_file(&path).unwrap();
+    let listener = Listener::new(&bundle);
+    bundle.orlop(&["create", "--bundle", &bundle.path(""), "--console-socket", &listener.path, &bundle.id]).ok();
+    let (_, mut fds) = listener.receive();
     assert_eq!(fds.len(), 1);
     bundle.orlop(&["start", &bundle.id]).ok();
     let mut terminal = Terminal::over(fds.remove(0));
@@ -129,4 +123,19 @@ fn a_console_socket_gets_the_terminal_of_a_detached_shell() {
     assert!(terminal.expect("end0.").contains("33 77"));
     terminal.type_in("exit\n");
     until("the end", || (bundle.state()["status"] == "stopped").then_some(()));
+}
+
+#[test]
+fn a_foreground_that_has_nothing_to_do_takes_no_time() {
+    let Some(bundle) = shell("idle") else { return };
+    // Its input has ended, then its terminal has no side in the container any more.
+    let script = "sleep 0.5; exec <&- >&- 2>&-; sleep 1";
+    bundle.change(|c| c["process"]["args"] = json!(["bash", "-c", script]));
+    let mut time = std::process::Command::new("bash");
+    let command = bundle.command();
+    time.args(["-c", "TIMEFORMAT='%U %S'; time \"$@\"", "_"]).arg(command.get_program()).args(command.get_args());
+    let done =
+        bundle.finish(time.args(["run", "--bundle", &bundle.path(""), &bundle.id]).stdin(std::process::Stdio::null()));
+    let seconds: f64 = done.err.split_whitespace().map(|n| n.parse::<f64>().unwrap()).sum();
+    assert!(done.code == 0 && seconds < 0.3, "{done:?}");
 }
