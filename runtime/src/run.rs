@@ -10,7 +10,7 @@ use orlop_sys::rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use orlop_sys::rustix::io::{read, write};
 use orlop_sys::rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
 use orlop_sys::rustix::stdio::{stdin, stdout};
-use orlop_sys::rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use orlop_sys::rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 use orlop_sys::signal::pidfd_send_signal;
 use orlop_sys::signalfd::Signals;
 use orlop_sys::{AsFd, Errno, OwnedFd};
@@ -26,6 +26,9 @@ use crate::store::Store;
 const SIGCHLD: i32 = 17;
 const SIGURG: i32 = 23;
 const SIGWINCH: i32 = 28;
+
+/// What a user types to end the input.
+const EOT: u8 = 4;
 
 /// How `run` goes on when the container runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +173,8 @@ struct Relay {
     /// Read from our input, not yet taken by the container.
     pending: Vec<u8>,
     input_ended: bool,
+    /// The end of the input was last said to a terminal that edits lines itself.
+    end_is_in_line: bool,
     master_ended: bool,
 }
 
@@ -178,7 +183,14 @@ impl Relay {
         // A program that does not read must not keep us from reading what it writes.
         let flags = fcntl_getfl(&master).at(|| "fcntl")?;
         fcntl_setfl(&master, flags | OFlags::NONBLOCK).at(|| "fcntl")?;
-        let mut relay = Self { master, before: None, pending: Vec::new(), input_ended: false, master_ended: false };
+        let mut relay = Self {
+            master,
+            before: None,
+            pending: Vec::new(),
+            input_ended: false,
+            end_is_in_line: false,
+            master_ended: false,
+        };
         relay.resize();
         if std::io::stdin().is_terminal() {
             let before = tcgetattr(stdin()).at(|| "tcgetattr")?;
@@ -215,8 +227,8 @@ impl Relay {
             match read(stdin(), &mut buffer[..]) {
                 Ok(0) | Err(Errno::IO) => {
                     self.input_ended = true;
-                    // As a user would end it: EOT, which the terminal takes for the end of the input.
-                    self.pending.push(4);
+                    self.end_is_in_line = self.edits_lines();
+                    self.pending.push(EOT);
                 }
                 Ok(n) => self.pending.extend_from_slice(buffer.get(..n).unwrap_or_default()),
                 Err(Errno::INTR | Errno::AGAIN) => {}
@@ -233,8 +245,26 @@ impl Relay {
         }
         if ready.master {
             self.copy_out()?;
+            self.say_end_again();
         }
         Ok(())
+    }
+
+    /// Whether the container's terminal edits lines itself (and so takes EOT for the end of the input).
+    fn edits_lines(&self) -> bool {
+        tcgetattr(&self.master).is_ok_and(|mode| mode.local_modes.contains(LocalModes::ICANON))
+    }
+
+    /// A program that edits lines by itself, as a shell before its prompt, takes the terminal out of its own editing,
+    /// and the kernel forgets the meaning of an EOT that waits in a line. What it writes next says that it has done so.
+    fn say_end_again(&mut self) {
+        if self.input_ended {
+            let edits_lines = self.edits_lines();
+            if self.end_is_in_line && !edits_lines {
+                self.pending.push(EOT);
+            }
+            self.end_is_in_line = edits_lines;
+        }
     }
 
     /// Copies one bufferful to stdout; whether there was one.

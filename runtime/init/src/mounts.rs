@@ -289,11 +289,14 @@ pub(crate) fn change_root(fs: &Filesystem<'_>, root: BorrowedFd<'_>) -> Result<(
     match fs.root {
         Root::Pivot => {
             fchdir(root).during(Step::Pivot)?;
+            let shared = fs.propagation & ms::SHARED != 0;
+            let old = shared.then(|| open_rootfs(c"/")).transpose().during(Step::Pivot)?;
             // Onto itself: afterwards the old root lies over the new one, where "." still finds it.
             pivot_root(c".", c".").during(Step::Pivot)?;
-            if fs.propagation & (ms::SHARED | ms::PRIVATE) != 0 {
-                // Else the unmount would reach the host.
-                mount_change(c".", propagation(ms::SLAVE | ms::REC)).during(Step::DetachOldRoot)?;
+            if let Some(old) = &old {
+                // Else the unmount would reach the host. To all calls but umount2 "." is what lies below: the new root.
+                let attr = Attr { propagation: ms::SLAVE, ..Attr::default() };
+                mount_setattr(old, true, &attr).during(Step::DetachOldRoot)?;
             }
             unmount(c".", UnmountFlags::DETACH).during(Step::DetachOldRoot)?;
             // The working directory is the new root already.

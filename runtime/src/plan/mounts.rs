@@ -212,7 +212,9 @@ fn check_proc(destination: &str, mount: &config::Mount, bind: bool) -> Result<bo
         Err(Error::new(crate::ErrorKind::InvalidSpec, text))
     };
     match destination.strip_prefix("/proc") {
-        Some("") if mount.r#type == "proc" || bind => Ok(false),
+        // A root that has a proc there already, as the host's own has, gets a new one on top.
+        Some("") if mount.r#type == "proc" => Ok(true),
+        Some("") if bind => Ok(false),
         Some("") => refuse("is not of type proc"),
         Some(below) if below.starts_with('/') => {
             if ON_PROC.contains(&destination) {

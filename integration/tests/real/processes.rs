@@ -1,0 +1,103 @@
+//! Many processes, and processes that nobody waits for.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::bundle::{Bundle, until, without_namespace};
+use crate::debian;
+
+/// The host's pids of processes whose command line contains `text`, zombies included as far as they have one.
+fn pids_with(text: &str) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    processes
+        .filter(|pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(text) && !String::from_utf8_lossy(&line).contains("orlop")
+        })
+        .collect()
+}
+
+/// A number for sleep that no other process has.
+fn nap() -> String {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    format!("{}.{}", 1_000_000 + std::process::id(), NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+}
+
+#[test]
+fn daemons_live_in_the_background_and_end_with_their_container() {
+    let Some(root) = debian::root() else { return };
+    for own_pids in [true, false] {
+        let nap = nap();
+        let daemon =
+            "start-stop-daemon --start --background --make-pidfile --pidfile /dev/shm/pid --exec /bin/sleep --";
+        let script = format!("{daemon} {nap}; (setsid sleep {nap} &); sleep {nap}");
+        let bundle = Bundle::new(&format!("daemons-{own_pids}"), root, &["bash", "-c", &script], |c| {
+            if !own_pids {
+                without_namespace(c, "pid");
+            }
+        });
+        bundle.detach();
+        until("three sleeps", || (pids_with(&nap).len() == 3).then_some(()));
+        bundle.orlop(&["delete", "--force", &bundle.id]).ok();
+        assert_eq!(pids_with(&nap), [0; 0], "own_pids: {own_pids}");
+    }
+}
+
+#[test]
+fn a_container_without_pid_namespace_whose_init_has_gone_is_deleted_with_its_daemons() {
+    let Some(root) = debian::root() else { return };
+    let nap = nap();
+    let bundle = Bundle::new("orphans", root, &["bash", "-c", &format!("setsid sleep {nap} & exit 6")], |c| {
+        without_namespace(c, "pid");
+    });
+    let done = bundle.run();
+    assert_eq!(done.code, 6, "{done:?}");
+    assert_eq!(pids_with(&nap), [0; 0]);
+}
+
+#[test]
+fn a_thousand_children_are_gone_when_delete_returns() {
+    let Some(root) = debian::root() else { return };
+    let nap = nap();
+    for own_pids in [true, false] {
+        let script = "import os,sys,time\nfor i in range(1000):\n if os.fork() == 0: time.sleep(1000)\nprint('all', flush=True)\ntime.sleep(1000)";
+        let bundle = Bundle::new(&format!("thousand-{own_pids}"), root, &["python3", "-c", script, &nap], |c| {
+            c["process"]["rlimits"] = json!([]);
+            if !own_pids {
+                without_namespace(c, "pid");
+            }
+        });
+        bundle.detach();
+        until("a thousand processes", || (pids_with(&nap).len() == 1001).then_some(()));
+        let start = Instant::now();
+        bundle.orlop(&["delete", "--force", &bundle.id]).ok();
+        let took = start.elapsed();
+        println!("1,000 children, own pid namespace: {own_pids}: deleted in {took:?}");
+        assert_eq!(pids_with(&nap), [0; 0]);
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+}
+
+#[test]
+fn signals_are_passed_on_and_exit_statuses_come_back() {
+    let Some(root) = debian::root() else { return };
+    let bundle = Bundle::new(
+        "signals",
+        root,
+        &["bash", "-c", "trap 'exit 42' TERM; echo up; while :; do sleep 0.1; done"],
+        |_| (),
+    );
+    let nap = format!("{}/state", bundle.path(""));
+    let mut child = bundle.command();
+    let mut child = child.args(["run", "--bundle", &bundle.path(""), &bundle.id]).spawn().unwrap();
+    until("running", || (bundle.orlop(&["state", &bundle.id]).out.contains("\"running\"")).then_some(()));
+    std::thread::sleep(Duration::from_millis(300));
+    // timeout passes it on, too.
+    let pid = orlop_sys::rustix::process::Pid::from_child(&child);
+    orlop_sys::rustix::process::kill_process(pid, orlop_sys::rustix::process::Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    // timeout --foreground itself says 124 only when the time was up.
+    assert_eq!(status.code(), Some(42), "{nap}");
+}
