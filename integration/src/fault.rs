@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -67,6 +67,7 @@ struct Tracee {
 
 struct Tracer {
     main: Pid,
+    program: PathBuf,
     fault: Option<(Point, Fault)>,
     tracees: BTreeMap<Pid, Tracee>,
     /// For the watchdog.
@@ -115,7 +116,7 @@ pub fn run(argv: &[String], log: &Path, fault: Option<(Point, Fault)>) -> Outcom
     });
     let first = Tracee { index: 0, counts: false, failing: None };
     let mut tracer =
-        Tracer { main, fault, tracees: BTreeMap::from([(main, first)]), alive, calls: vec![0], hit: None };
+        Tracer { main, program: argv[0].clone().into(), fault, tracees: BTreeMap::from([(main, first)]), alive, calls: vec![0], hit: None };
     let status = tracer.until_main_ends();
     tracer.release();
     drop(done);
@@ -167,9 +168,12 @@ impl Tracer {
     fn event(&mut self, pid: Pid, event: i32) {
         let is_main = pid == self.main;
         let exec = event == libc::PTRACE_EVENT_EXEC;
-        let tracee = self.tracee(pid);
+        self.tracee(pid);
         if exec && is_main {
-            tracee.counts = true;
+            // The shell's own execve may still be under way when it is attached.
+            let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            let runs = exe.file_name() == self.program.file_name();
+            self.tracee(pid).counts |= runs;
         } else if exec {
             // The container's program, or a hook.
             self.forget(pid);
