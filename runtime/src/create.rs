@@ -94,7 +94,7 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
     if let Some(path) = &request.pid_file {
         write_pid_file(path, init.pid)?;
     }
-    init.tell(Message::Go);
+    init.tell(Message::Go)?;
     if when == When::Now {
         // Its end of the channel closes with execve.
         match init.listen()? {
@@ -245,10 +245,10 @@ impl Setup<'_, '_> {
         if let Some(maps) = &self.plan.namespaces.maps {
             write_proc(proc, self.init.pid, "uid_map", &maps.uid)?;
             write_proc(proc, self.init.pid, "gid_map", &maps.gid)?;
-            self.init.tell(Message::Mapped);
+            self.init.tell(Message::Mapped)?;
         }
         for source in &self.plan.sources {
-            self.init.hand(open::source(source)?.as_fd());
+            self.init.hand(open::source(source)?.as_fd())?;
         }
         if let (Some(cgroup), Some(plan), true) = (cgroup, &self.plan.cgroup, self.limits_later) {
             cgroup.apply(plan)?;
@@ -266,7 +266,7 @@ impl Setup<'_, '_> {
             match self.init.listen()? {
                 Said::Mounted => {
                     self.run_hooks()?;
-                    self.init.tell(Message::Hooked);
+                    self.init.tell(Message::Hooked)?;
                 }
                 Said::Terminal(master) => match &self.opened.console {
                     Some(socket) => {
@@ -279,7 +279,7 @@ impl Setup<'_, '_> {
                         let state = self.state(Status::Creating);
                         pass_listener(&listener, to, &self.spec.oci_version, self.init.pid, &state)?;
                     }
-                    self.init.tell(Message::Fetched);
+                    self.init.tell(Message::Fetched)?;
                 }
                 Said::Ready => break,
                 Said::Failed(failure) => return Err(explain(self.plan, &failure)),

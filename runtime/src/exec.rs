@@ -186,7 +186,7 @@ pub fn exec(store: &Store, id: &ContainerId, request: &Request) -> Result<Execut
                     let state = for_hooks(version, id, status, record.pid, bundle, &spec.annotations);
                     pass_listener(&listener, to, version, child.pid, &state)?;
                 }
-                child.tell(Message::Fetched);
+                child.tell(Message::Fetched)?;
             }
             Said::Ready => break,
             Said::Failed(failure) => return Err(explain(failure)),
@@ -199,7 +199,7 @@ pub fn exec(store: &Store, id: &ContainerId, request: &Request) -> Result<Execut
     if let Some(path) = &request.pid_file {
         write_pid_file(path, child.pid)?;
     }
-    child.tell(Message::Go);
+    child.tell(Message::Go)?;
     match child.listen()? {
         Said::Gone => {}
         Said::Failed(failure) => return Err(explain(failure)),

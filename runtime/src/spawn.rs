@@ -86,14 +86,17 @@ impl Spawned {
         Channel(self.channel.as_fd())
     }
 
-    /// Tells it something. Best effort: a child that is gone has left its reason in the channel, or has none.
-    pub(crate) fn tell(&self, message: Message) {
-        let _ = self.channel().tell(message);
+    /// Tells it something. A child that is gone has left its reason in the channel, or has none: that is no error.
+    ///
+    /// # Errors
+    /// Whatever else the kernel says: the child would wait for ever, and so would we.
+    pub(crate) fn tell(&self, message: Message) -> Result<()> {
+        sent(self.channel().tell(message))
     }
 
-    /// Hands it the source of a mount.
-    pub(crate) fn hand(&self, tree: BorrowedFd<'_>) {
-        let _ = self.channel().send_fd(&[Message::Source as u8], tree);
+    /// Hands it the source of a mount. Errors as those of [`tell`](Self::tell).
+    pub(crate) fn hand(&self, tree: BorrowedFd<'_>) -> Result<()> {
+        sent(self.channel().send_fd(&[Message::Source as u8], tree))
     }
 
     /// Waits for its next word.
@@ -129,6 +132,13 @@ impl Spawned {
     pub(crate) fn release(mut self) -> Result<(Pid, OwnedFd)> {
         self.released = true;
         Ok((self.pid, self.pidfd.try_clone().at(|| "dup")?))
+    }
+}
+
+fn sent(result: std::result::Result<(), Errno>) -> Result<()> {
+    match result {
+        Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+        other => other.at(|| "send to init"),
     }
 }
 

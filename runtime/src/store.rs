@@ -254,20 +254,22 @@ impl Store {
             Errno::EXIST => exists(),
             e => Error::os(format_args!("make the directory of container {id}"), e),
         })?;
-        // A delete may come in between here, and another create after it: then whoever has the lock first goes on.
-        let mut dir = self.dir(id).map_err(|e| {
-            if e.kind() != ErrorKind::NotFound {
+        let claimed = self.dir(id).and_then(|mut dir| {
+            // A delete may come in between here, and another create after it: then whoever has the lock first goes on.
+            dir.lock(self)?;
+            match statat(&dir.fd, INTENT, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => Ok(Claim { store: self, dir, kept: false }),
+                Ok(_) => Err(exists()),
+                Err(e) => Err(Error::os(format_args!("stat {id}/{INTENT}"), e)),
+            }
+        });
+        claimed.map_err(|e| {
+            if e.kind() == ErrorKind::Os {
                 // For want of an fd, say. Only an empty directory goes.
                 let _ = unlinkat(root, id.as_str(), AtFlags::REMOVEDIR);
             }
             deleted_meanwhile(e)
-        })?;
-        dir.lock(self).map_err(deleted_meanwhile)?;
-        match statat(&dir.fd, INTENT, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => Ok(Claim { store: self, dir, kept: false }),
-            Ok(_) => Err(exists()),
-            Err(e) => Err(Error::os(format_args!("stat {id}/{INTENT}"), e)),
-        }
+        })
     }
 
     /// The directory of an existing container.
