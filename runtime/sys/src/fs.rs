@@ -12,9 +12,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, read
 use rustix::io::Errno;
 
 pub use rustix::fs::{
-    Access,
-    AtFlags, FileType, Gid, PROC_SUPER_MAGIC, StatxFlags, Uid, fchown, fstat, fstatfs, makedev, mknodat, readlinkat,
-    statat, statfs, statx, symlinkat, unlinkat,
+    Access, AtFlags, FileType, Gid, PROC_SUPER_MAGIC, StatxFlags, Uid, fchown, fstat, fstatfs, makedev, mknodat,
+    readlinkat, statat, statfs, statx, symlinkat, unlinkat,
 };
 
 /// The longest path, with its NUL.

@@ -44,12 +44,14 @@ pub fn load(program: &[Instruction], flags: u32) -> Result<Option<OwnedFd>, Errn
 /// (EFAULT) is told from a flag that is unknown (EINVAL).
 pub fn supported_flags() -> u32 {
     const SECCOMP_SET_MODE_FILTER: usize = 1;
-    (0..32).map(|bit| 1u32 << bit).filter(|flag| {
-        // WAIT_KILLABLE_RECV goes with NEW_LISTENER only.
-        let flags = if *flag == 1 << 5 { flag | FLAG_NEW_LISTENER } else { *flag };
-        // SAFETY: a null program is what is asked about: the kernel answers EFAULT and does nothing.
-        let answer = unsafe { syscall(nr::__NR_seccomp, [SECCOMP_SET_MODE_FILTER, flags as usize, 0, 0, 0, 0]) };
-        answer == Err(Errno::FAULT)
-    })
-    .fold(0, |all, flag| all | flag)
+    (0..32)
+        .map(|bit| 1u32 << bit)
+        .filter(|flag| {
+            // WAIT_KILLABLE_RECV goes with NEW_LISTENER only.
+            let flags = if *flag == 1 << 5 { flag | FLAG_NEW_LISTENER } else { *flag };
+            // SAFETY: a null program is what is asked about: the kernel answers EFAULT and does nothing.
+            let answer = unsafe { syscall(nr::__NR_seccomp, [SECCOMP_SET_MODE_FILTER, flags as usize, 0, 0, 0, 0]) };
+            answer == Err(Errno::FAULT)
+        })
+        .fold(0, |all, flag| all | flag)
 }
