@@ -26,11 +26,7 @@ fn strings(value: &Value) -> Vec<&str> {
 #[test]
 fn the_document_has_the_form_of_the_specification() {
     let document = document();
-    let keys = |value: &Value| {
-        // In their own order if another package of the workspace asks serde_json for that.
-        let keys: BTreeSet<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
-        keys.into_iter().collect::<Vec<_>>().join(" ")
-    };
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     for (pointer, want) in [
         ("", "annotations hooks linux mountOptions ociVersionMax ociVersionMin potentiallyUnsafeConfigAnnotations"),
         ("/linux", "apparmor capabilities cgroup intelRdt mountExtensions namespaces netDevices seccomp selinux"),
