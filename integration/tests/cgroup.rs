@@ -26,13 +26,13 @@ const DENY_ALL: &str = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
 /// The layout to test, or `None` when there is none to be had.
 fn layout() -> Option<Layout> {
     if !is_root() {
-        println!("skipped: needs root");
+        println!("SKIP: needs root");
         return None;
     }
     let layout = Layout::probe().unwrap();
     let usable = layout.v1.iter().any(|h| h.controllers.contains("freezer")) || layout.is_v2();
     if !usable {
-        println!("skipped: neither a v1 freezer nor a pure v2 tree is mounted");
+        println!("SKIP: neither a v1 freezer nor a pure v2 tree is mounted");
     }
     usable.then_some(layout)
 }
@@ -108,7 +108,7 @@ fn a_device_that_is_not_allowed_cannot_be_opened() {
 #[test]
 fn the_kernel_takes_every_device_program() {
     if !is_root() {
-        println!("skipped: needs root");
+        println!("SKIP: needs root");
         return;
     }
     // Every set of up to three of these: runs, holes, rules that make others pointless.
@@ -125,7 +125,7 @@ fn the_kernel_takes_every_device_program() {
         let list = [n % 7, n / 7 % 7, n / 49].map(|i| rules[i]).join(",");
         let devices = Devices::new(&resources(&format!(r#"{{"devices":[{list}]}}"#)).devices).unwrap();
         match orlop_sys::bpf::load_device_filter(&devices.program()) {
-            Err(orlop_sys::Errno::PERM) => return println!("skipped: bpf(2) is not permitted"),
+            Err(orlop_sys::Errno::PERM) => return println!("SKIP: bpf(2) is not permitted"),
             loaded => drop(loaded.unwrap_or_else(|e| panic!("{e}: {list}: {:?}", devices.program()))),
         }
     }
@@ -134,7 +134,7 @@ fn the_kernel_takes_every_device_program() {
 #[test]
 fn a_process_that_is_in_the_v1_trees_alone_is_killed_as_well() {
     let Some(layout) = layout().filter(|l| !l.v1.is_empty()) else {
-        println!("skipped: no v1 hierarchies");
+        println!("SKIP: no v1 hierarchies");
         return;
     };
     let plan = plan("v1only", DENY_ALL, &layout);
@@ -264,7 +264,7 @@ fn an_abandoned_creation_leaves_nothing_and_a_missing_cgroup_is_removed_already(
 #[test]
 fn v1_limits_are_in_force_and_change_in_either_order() {
     let Some(layout) = layout().filter(|l| l.v1.iter().any(|h| h.controllers == "memory")) else {
-        println!("skipped: no v1 memory controller");
+        println!("SKIP: no v1 memory controller");
         return;
     };
     let limits = |memory: u64, quota: u32| {
@@ -328,7 +328,7 @@ fn v1_limits_are_in_force_and_change_in_either_order() {
 #[test]
 fn v2_controllers_are_handed_down_the_whole_path_and_missing_ones_are_named() {
     let Some(layout) = layout().filter(Layout::is_v2) else {
-        println!("skipped: not a pure v2 host");
+        println!("SKIP: not a pure v2 host");
         return;
     };
     let id = format!("orlop-test-{}-down", std::process::id());

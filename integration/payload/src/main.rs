@@ -125,26 +125,55 @@ fn compare(host: &str, name: &str, ours: &str) -> String {
 }
 
 fn cgroup() -> Section {
-    let mut rows: Vec<_> = text("/proc/self/cgroup")
-        .lines()
-        .filter_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (parts.next()?, parts.next()?);
-            Some(row(if controllers.is_empty() { "v2" } else { controllers }, path))
-        })
-        .collect();
-    let limits = [
-        ("memory limit", ["memory.max", "memory/memory.limit_in_bytes"]),
-        ("processes limit", ["pids.max", "pids/pids.max"]),
-        ("CPU quota", ["cpu.max", "cpu/cpu.cfs_quota_us"]),
-    ];
-    for (label, files) in limits {
-        let found = files.iter().find_map(|file| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok());
-        if let Some(value) = found {
-            rows.push(row(label, value.trim_end()));
-        }
+    let mut rows = hierarchies(&text("/proc/self/cgroup"));
+    let file = |names: &[&str]| {
+        let text = names.iter().find_map(|name| fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok())?;
+        Some(text.trim_end().to_owned())
+    };
+    if let Some(bytes) = file(&["memory.max", "memory/memory.limit_in_bytes"]) {
+        rows.push(row("memory limit", mebibytes(&bytes)));
+    }
+    if let Some(processes) = file(&["pids.max", "pids/pids.max"]) {
+        rows.push(row("processes limit", processes));
+    }
+    let v1 = || Some(format!("{} {}", file(&["cpu/cpu.cfs_quota_us"])?, file(&["cpu/cpu.cfs_period_us"])?));
+    if let Some(quota) = file(&["cpu.max"]).or_else(v1) {
+        rows.push(row("CPU limit", cpus(&quota)));
     }
     Section { title: "Cgroup", rows }
+}
+
+/// The paths in /proc/self/cgroup, each with the hierarchies in which it is ours.
+fn hierarchies(text: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let name = if controllers.is_empty() { "v2" } else { controllers };
+        match found.iter_mut().find(|(other, _)| *other == path) {
+            Some((_, names)) => names.push(name),
+            None => found.push((path, vec![name])),
+        }
+    }
+    found.into_iter().map(|(path, names)| row(path, format!("in {}", names.join(", ")))).collect()
+}
+
+fn mebibytes(bytes: &str) -> String {
+    match bytes.parse::<u64>() {
+        Ok(bytes) if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
+        _ => bytes.to_owned(),
+    }
+}
+
+/// Puts a quota and a period in microseconds into words.
+fn cpus(quota: &str) -> String {
+    let mut numbers = quota.split(' ').map(str::parse::<f64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(quota)), Some(Ok(period))) if quota > 0.0 && period > 0.0 => {
+            format!("{} of one CPU ({quota} µs in {period})", quota / period)
+        }
+        _ => "none".to_owned(),
+    }
 }
 
 const CAPABILITIES: [&str; 41] = [
@@ -298,6 +327,21 @@ mod tests {
         assert_eq!(capability_names("0"), "none");
         assert_eq!(capability_names("200000000000"), "45");
         assert_eq!(capability_names("what"), "what");
+    }
+
+    #[test]
+    fn hierarchies_with_the_same_path_share_a_line() {
+        let text = "12:pids:/\n11:cpu,cpuacct:/a:b\n1:name=systemd:/\n0::/\n";
+        assert_eq!(hierarchies(text), [row("/", "in pids, name=systemd, v2"), row("/a:b", "in cpu,cpuacct")]);
+    }
+
+    #[test]
+    fn limits_of_cgroups_are_told_in_human_units() {
+        assert_eq!(mebibytes("67108864"), "64 MiB");
+        assert_eq!(mebibytes("max"), "max");
+        assert_eq!(cpus("50000 100000"), "0.5 of one CPU (50000 µs in 100000)");
+        assert_eq!(cpus("max 100000"), "none");
+        assert_eq!(cpus("-1 100000"), "none");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -49,10 +50,17 @@ fn run_in(bundle: &Path, runtime: &Path, payload: &Path) -> Result<()> {
 
     let id = format!("orlop-demo-{}", std::process::id());
     println!("$ {} run --bundle {} {id}", runtime.display(), bundle.display());
+    let started = Instant::now();
     let status = Command::new(runtime).arg("run").arg("--bundle").arg(bundle).arg(&id).status()?;
+    let took = started.elapsed();
     ensure!(status.success(), "{} run: {status}", runtime.display());
-    println!("\nThe container is gone. Its configuration was what `{} spec` writes, with", runtime.display());
-    println!("limits of 64 MiB, 32 processes and half a CPU, a seccomp profile and a host name.");
+    let name = runtime.file_name().unwrap_or_default().to_string_lossy();
+    println!(
+        "\nThe container is gone, {:.1} ms after the command began. It ran this workspace's own",
+        took.as_secs_f64() * 1e3
+    );
+    println!("program `payload` with the configuration that `{name} spec` writes, and on top of that limits of");
+    println!("64 MiB, 32 processes and half a CPU, a cgroup namespace, a seccomp profile and a host name.");
     Ok(())
 }
 

@@ -43,7 +43,7 @@ fn text(text: &str) -> String {
 fn head(name: &str, about: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
-        ".TH {} 8 \"\" \"orlop {version}\" \"orlop\"\n.SH NAME\n{} \\- {}\n.SH SYNOPSIS\n",
+        ".TH {} 8 \"\" \"orlop {version}\" \"orlop\"\n.nh\n.SH NAME\n{} \\- {}\n.SH SYNOPSIS\n",
         name.to_uppercase(),
         text(name),
         text(about)
