@@ -45,6 +45,7 @@ fn request(world: &World, id: &str) -> Create {
         no_new_keyring: false,
         preserve_fds: 0,
         listen_fds: 0,
+        foreground: false,
         cgroups: Cgroups::Cgroupfs,
     }
 }

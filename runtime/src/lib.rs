@@ -15,14 +15,17 @@ pub mod kill;
 pub mod list;
 pub mod log;
 mod open;
+<<<<<<< HEAD
 pub mod path;
 pub mod pause;
+=======
+mod socket;
+>>>>>>> docs
 pub mod plan;
 pub mod ps;
 pub mod request;
 pub mod run;
 pub mod selfexe;
-mod socket;
 mod spawn;
 pub mod spec;
 pub mod start;
