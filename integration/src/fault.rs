@@ -115,8 +115,15 @@ pub fn run(argv: &[String], log: &Path, fault: Option<(Point, Fault)>) -> Outcom
         }
     });
     let first = Tracee { index: 0, counts: false, failing: None };
-    let mut tracer =
-        Tracer { main, program: argv[0].clone().into(), fault, tracees: BTreeMap::from([(main, first)]), alive, calls: vec![0], hit: None };
+    let mut tracer = Tracer {
+        main,
+        program: argv[0].clone().into(),
+        fault,
+        tracees: BTreeMap::from([(main, first)]),
+        alive,
+        calls: vec![0],
+        hit: None,
+    };
     let status = tracer.until_main_ends();
     tracer.release();
     drop(done);

@@ -270,8 +270,9 @@ fn a_create_that_is_killed_or_told_to_end_at_any_time_leaves_nothing_that_delete
     let rounds = if long() { 1000 } else { 100 };
     for round in 0..rounds {
         // SIGKILL every other time.
-        let signal = [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGINT, Signal::SIGKILL, Signal::SIGHUP, Signal::SIGKILL]
-            [round % 6];
+        let signal =
+            [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGINT, Signal::SIGKILL, Signal::SIGHUP, Signal::SIGKILL]
+                [round % 6];
         let after = Duration::from_micros(draw(usual + usual / 4).into());
         let child = world.command(&world.made_by("create", &id)).spawn().unwrap();
         sleep(after);
@@ -366,7 +367,15 @@ fn a_running_container_whose_state_is_damaged_is_listed_as_corrupt_and_can_be_de
         fs::write(&state, &bytes).unwrap();
         let list = world.orlop(&["list"]).must();
         let line = list.out.lines().find(|line| line.starts_with(&id)).unwrap_or_default();
-        assert_eq!(line.contains("corrupt"), !is_whole, "{} of {} bytes: {}{}", bytes.len(), whole.len(), list.out, list.err);
+        assert_eq!(
+            line.contains("corrupt"),
+            !is_whole,
+            "{} of {} bytes: {}{}",
+            bytes.len(),
+            whole.len(),
+            list.out,
+            list.err
+        );
         world.orlop(&["delete", "--force", &id]).must();
         world.assert_clean(format_args!("{} of {} bytes", bytes.len(), whole.len()));
         whole.len()

@@ -15,17 +15,14 @@ pub mod kill;
 pub mod list;
 pub mod log;
 mod open;
-<<<<<<< HEAD
 pub mod path;
 pub mod pause;
-=======
-mod socket;
->>>>>>> docs
 pub mod plan;
 pub mod ps;
 pub mod request;
 pub mod run;
 pub mod selfexe;
+mod socket;
 mod spawn;
 pub mod spec;
 pub mod start;

@@ -10,7 +10,9 @@ use orlop_sys::rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use orlop_sys::rustix::io::{read, write};
 use orlop_sys::rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
 use orlop_sys::rustix::stdio::{stdin, stdout};
-use orlop_sys::rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use orlop_sys::rustix::termios::{
+    LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 use orlop_sys::signal::pidfd_send_signal;
 use orlop_sys::signalfd::Signals;
 use orlop_sys::{AsFd, Errno, OwnedFd};

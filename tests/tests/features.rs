@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use orlop::features::{self, Features, features, text};
+use orlop::features::{Features, features, text};
 use serde_json::Value;
 
 /// The options that the specification 1.3 says a runtime MUST, SHOULD and MAY know (config.md, Linux mount options).
