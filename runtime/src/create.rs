@@ -89,7 +89,7 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
         setup.run_poststop();
         return Err(oom_hint(error, kills));
     }
-    let Setup { init, terminal, .. } = setup;
+    let Setup { mut init, terminal, .. } = setup;
 
     if let Some(path) = &request.pid_file {
         write_pid_file(path, init.pid)?;

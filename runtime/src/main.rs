@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use orlop::cgroup::SubCgroup;
+use orlop::cgroup::{Layout, SubCgroup};
 use orlop::config::{self, MAX_DOCUMENT};
 use orlop::error::{At, Error, ErrorKind, Result};
 use orlop::log::Log;
@@ -160,7 +160,8 @@ fn perform(global: &Global, command: Command, log: &mut Log) -> Result<u8> {
                 },
                 false => spec::Variant::Root,
             };
-            spec::write(&bundle, variant)?;
+            let cgroups = if Layout::probe()?.is_v2() { spec::Cgroups::V2 } else { spec::Cgroups::V1 };
+            spec::write(&bundle, variant, cgroups)?;
         }
         Command::Features => {
             let supported = orlop_sys::seccomp::supported_flags();

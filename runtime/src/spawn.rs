@@ -1,5 +1,7 @@
 //! The living child: made, spoken with, and killed if it is dropped before it is somebody's container.
 
+use std::collections::VecDeque;
+
 use orlop_init::{Channel, Failure, MAX_MESSAGE, Message, Operation, Step};
 use orlop_sys::clone::Cloned;
 use orlop_sys::rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -20,8 +22,13 @@ pub(crate) struct Spawned {
     /// The same, for ever.
     pub(crate) pidfd: OwnedFd,
     channel: OwnedFd,
+    /// What the child said before the process in between could say that there is a child.
+    early: VecDeque<Heard>,
     released: bool,
 }
+
+/// A message as it came: its bytes, how many they are, and an fd.
+type Heard = ([u8; MAX_MESSAGE], usize, Option<OwnedFd>);
 
 /// The two ends of a channel, until the child has one of them.
 #[derive(Debug)]
@@ -60,20 +67,27 @@ pub(crate) enum Said {
 impl Spawned {
     /// Takes over a clone.
     pub(crate) fn new(cloned: Cloned, ends: Ends) -> Self {
-        Self { pid: cloned.pid, pidfd: cloned.pidfd, channel: ends.parent, released: false }
+        Self { pid: cloned.pid, pidfd: cloned.pidfd, channel: ends.parent, early: VecDeque::new(), released: false }
     }
 
     /// The first process was in between: waits for the one that it has made, and for its own end.
     pub(crate) fn follow(&mut self) -> Result<std::result::Result<(), Failure>> {
-        let (bytes, length, fd) = self.channel().receive().at(|| "receive from init")?;
-        let message = bytes.get(..length).unwrap_or_default();
-        if let Some(failure) = Failure::decode(message) {
-            return Ok(Err(failure));
-        }
-        let (Some(pidfd), &[tag, p0, p1, p2, p3]) = (fd, message) else { return Err(self.died()) };
-        let Some(pid) = Pid::from_raw(i32::from_le_bytes([p0, p1, p2, p3])).filter(|_| tag == Message::Child as u8)
-        else {
-            return Err(self.died());
+        let (pid, pidfd) = loop {
+            let (bytes, length, fd) = self.channel().receive().at(|| "receive from init")?;
+            match (bytes.get(..length).unwrap_or_default(), fd) {
+                (&[tag, p0, p1, p2, p3], Some(pidfd)) if tag == Message::Child as u8 => {
+                    match Pid::from_raw(i32::from_le_bytes([p0, p1, p2, p3])) {
+                        Some(pid) => break (pid, pidfd),
+                        None => return Err(self.died()),
+                    }
+                }
+                ([], _) => {
+                    let failure = self.early.iter().find_map(|(b, n, _)| Failure::decode(b.get(..*n)?));
+                    return failure.map(Err).map_or_else(|| Err(self.died()), Ok);
+                }
+                // The child runs already, and may be the faster one.
+                (_, fd) => self.early.push_back((bytes, length, fd)),
+            }
         };
         let between = std::mem::replace(&mut self.pidfd, pidfd);
         self.pid = pid;
@@ -100,8 +114,11 @@ impl Spawned {
     }
 
     /// Waits for its next word.
-    pub(crate) fn listen(&self) -> Result<Said> {
-        let (bytes, length, fd) = self.channel().receive().at(|| "receive from init")?;
+    pub(crate) fn listen(&mut self) -> Result<Said> {
+        let (bytes, length, fd) = match self.early.pop_front() {
+            Some(heard) => heard,
+            None => self.channel().receive().at(|| "receive from init")?,
+        };
         let message = bytes.get(..length.min(MAX_MESSAGE)).unwrap_or_default();
         if let Some(failure) = Failure::decode(message) {
             return Ok(Said::Failed(failure));

@@ -20,8 +20,17 @@ pub enum Variant {
     },
 }
 
+/// The version of the cgroups of the machine that the configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cgroups {
+    /// Version 1, also beside a version 2 without controllers.
+    V1,
+    /// Version 2 alone: the container gets a cgroup namespace.
+    V2,
+}
+
 /// The text of config.json.
-pub fn config_json(variant: Variant) -> String {
+pub fn config_json(variant: Variant, cgroups: Cgroups) -> String {
     const TEXT: &str = include_str!("spec.json.in");
     let mappings = |uid: u32, gid: u32| {
         let map = |kind: &str, id: u32| {
@@ -57,14 +66,19 @@ pub fn config_json(variant: Variant) -> String {
             ("@USER@", ",\n\t\t\t{\n\t\t\t\t\"type\": \"user\"\n\t\t\t}".to_owned()),
         ],
     };
-    slots.into_iter().fold(TEXT.to_owned(), |text, (slot, value)| text.replace(slot, &value))
+    let cgroup_namespace = match cgroups {
+        Cgroups::V1 => "",
+        Cgroups::V2 => ",\n\t\t\t{\n\t\t\t\t\"type\": \"cgroup\"\n\t\t\t}",
+    };
+    let text = TEXT.replace("@CGROUP@", cgroup_namespace);
+    slots.into_iter().fold(text, |text, (slot, value)| text.replace(slot, &value))
 }
 
 /// Writes config.json into the directory `bundle`.
 ///
 /// # Errors
 /// [`ErrorKind::AlreadyExists`] if there is one; [`ErrorKind::Os`] if it can't be written, in which case none is left.
-pub fn write(bundle: &str, variant: Variant) -> Result<()> {
+pub fn write(bundle: &str, variant: Variant, cgroups: Cgroups) -> Result<()> {
     let path = format!("{bundle}/config.json");
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
         Err(e) if e.kind() == IoErrorKind::AlreadyExists => {
@@ -72,7 +86,7 @@ pub fn write(bundle: &str, variant: Variant) -> Result<()> {
         }
         other => other.at(|| format!("create {path}"))?,
     };
-    file.write_all(config_json(variant).as_bytes()).at(|| format!("write {path}")).inspect_err(|_| {
+    file.write_all(config_json(variant, cgroups).as_bytes()).at(|| format!("write {path}")).inspect_err(|_| {
         // A half-written file would be worse than none, but there is nothing to do if it stays.
         let _ = std::fs::remove_file(&path);
     })
@@ -84,11 +98,19 @@ mod tests {
 
     #[test]
     fn the_texts_are_json_without_open_slots() {
-        for variant in [Variant::Root, Variant::Rootless { uid: 1000, gid: 100 }] {
-            let text = config_json(variant);
+        let rootless = Variant::Rootless { uid: 1000, gid: 100 };
+        for (variant, cgroups, namespaces) in [
+            (Variant::Root, Cgroups::V1, "pid network ipc uts mount"),
+            (Variant::Root, Cgroups::V2, "pid network ipc uts mount cgroup"),
+            (rootless, Cgroups::V1, "pid ipc uts mount user"),
+            (rootless, Cgroups::V2, "pid ipc uts mount cgroup user"),
+        ] {
+            let text = config_json(variant, cgroups);
             assert!(!text.contains('@'), "{text}");
-            crate::config::parse::<crate::config::Spec>("config.json", text.as_bytes()).unwrap();
+            let spec = crate::config::parse::<crate::config::Spec>("config.json", text.as_bytes()).unwrap();
+            let kinds: Vec<_> = spec.linux.namespaces.iter().map(|n| n.r#type.as_str()).collect();
+            assert_eq!(kinds.join(" "), namespaces);
         }
-        assert!(config_json(Variant::Rootless { uid: 1000, gid: 100 }).contains("\"hostID\": 1000"));
+        assert!(config_json(rootless, Cgroups::V1).contains("\"hostID\": 1000"));
     }
 }

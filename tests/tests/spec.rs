@@ -2,7 +2,7 @@
 
 use orlop::config::{Spec, parse};
 use orlop::plan::fields;
-use orlop::spec::{Variant, config_json, write};
+use orlop::spec::{Cgroups, Variant, config_json, write};
 
 /// Written by runc 1.3.6 as root, without and with `--rootless`.
 const ROOT: &str = include_str!("../data/runc-1.3.6-spec.json");
@@ -10,13 +10,13 @@ const ROOTLESS: &str = include_str!("../data/runc-1.3.6-spec-rootless.json");
 
 #[test]
 fn the_default_configuration_is_runcs_byte_for_byte() {
-    assert_eq!(config_json(Variant::Root), ROOT);
-    assert_eq!(config_json(Variant::Rootless { uid: 0, gid: 0 }), ROOTLESS);
+    assert_eq!(config_json(Variant::Root, Cgroups::V1), ROOT);
+    assert_eq!(config_json(Variant::Rootless { uid: 0, gid: 0 }, Cgroups::V1), ROOTLESS);
 }
 
 #[test]
 fn the_rootless_configuration_maps_the_caller() {
-    let text = config_json(Variant::Rootless { uid: 1000, gid: 100 });
+    let text = config_json(Variant::Rootless { uid: 1000, gid: 100 }, Cgroups::V1);
     let spec: Spec = parse("config.json", text.as_bytes()).unwrap();
     let (uid, gid) = (&spec.linux.uid_mappings[0], &spec.linux.gid_mappings[0]);
     assert_eq!((uid.container_id, uid.host_id, uid.size), (0, 1000, 1));
@@ -26,7 +26,7 @@ fn the_rootless_configuration_maps_the_caller() {
 #[test]
 fn what_spec_writes_is_supported() {
     for variant in [Variant::Root, Variant::Rootless { uid: 1000, gid: 1000 }] {
-        let spec: Spec = parse("config.json", config_json(variant).as_bytes()).unwrap();
+        let spec: Spec = parse("config.json", config_json(variant, Cgroups::V2).as_bytes()).unwrap();
         fields::check(&spec).unwrap();
     }
 }
@@ -37,14 +37,14 @@ fn a_config_json_that_is_there_is_left_alone() {
     let bundle = format!("{}/orlop-spec-{}", std::env::temp_dir().display(), std::process::id());
     std::fs::create_dir(&bundle).unwrap();
     let path = format!("{bundle}/config.json");
-    write(&bundle, Variant::Root).unwrap();
+    write(&bundle, Variant::Root, Cgroups::V1).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), ROOT);
-    let error = write(&bundle, Variant::Rootless { uid: 0, gid: 0 }).unwrap_err();
+    let error = write(&bundle, Variant::Rootless { uid: 0, gid: 0 }, Cgroups::V1).unwrap_err();
     assert_eq!(error.to_string(), "File config.json exists. Remove it first");
     assert_eq!(error.kind(), orlop::ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), ROOT);
     std::fs::remove_file(&path).unwrap();
     std::fs::remove_dir(&bundle).unwrap();
-    let error = write(&bundle, Variant::Root).unwrap_err().to_string();
+    let error = write(&bundle, Variant::Root, Cgroups::V1).unwrap_err().to_string();
     assert_eq!(error, format!("create {path}: ENOENT (no such file or directory)"));
 }

@@ -120,3 +120,29 @@ print(s.recv(10).decode(), os.uname().nodename, os.getpid() != 1, open('/proc/1/
     assert_eq!(pause.state()["status"], "running");
     assert!(!pause.exec(&["ps", "-e", "-o", "args"]).ok().contains("create_server"));
 }
+
+#[test]
+fn a_user_namespace_has_version_2_cgroups_with_and_without_a_cgroup_namespace() {
+    let Some(root) = debian::root() else { return };
+    for (namespaces, seen) in [(vec!["user"], "host"), (vec!["user", "cgroup"], "own")] {
+        let script = "grep -o ' / /sys/fs/cgroup ro.* - cgroup2' /proc/self/mountinfo | cut -d' ' -f2,3
+            test -e /sys/fs/cgroup/cgroup.type && echo own || echo host";
+        let bundle = Bundle::new(&format!("v2-{}", namespaces.len()), root, &["bash", "-c", script], |c| {
+            crate::bundle::without_namespace(c, "cgroup");
+            for kind in &namespaces {
+                c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": kind }));
+            }
+            let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+            (c["linux"]["uidMappings"], c["linux"]["gidMappings"]) = (map.clone(), map);
+        });
+        // A machine with version 2 alone, as far as this script sees.
+        let view = r#"
+            for point in $(awk '$5 ~ "^/sys/fs/cgroup" {print $5}' /proc/self/mountinfo | sort -r); do umount -l "$point"; done
+            mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@""#;
+        let mut command = Command::new("timeout");
+        command.args(["-s", "KILL", "20", "unshare", "--mount", "bash", "-c", view, "_"]);
+        command.arg(crate::bundle::program()).arg("--root").arg(bundle.dir.join("state"));
+        command.args(["run", "--bundle", &bundle.path(""), &bundle.id]).stdin(std::process::Stdio::null());
+        assert_eq!(bundle.finish(&mut command).ok(), format!("/ /sys/fs/cgroup\n{seen}\n"));
+    }
+}

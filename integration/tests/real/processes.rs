@@ -101,3 +101,21 @@ fn signals_are_passed_on_and_exit_statuses_come_back() {
     // timeout --foreground itself says 124 only when the time was up.
     assert_eq!(status.code(), Some(42), "{nap}");
 }
+
+/// The process that joins the container's pid namespace makes another one and then says so. That one may be faster.
+#[test]
+fn exec_does_not_mind_which_of_its_processes_speaks_first() {
+    let Some(root) = debian::root() else { return };
+    let bundle = Bundle::new("order", root, &["sleep", "1000"], |_| ());
+    bundle.detach();
+    for (program, code) in [("true", 0), ("nosuch", 255)] {
+        let mut strace = std::process::Command::new("strace");
+        let command = bundle.command();
+        // What carries an fd comes late; what is only a word does not.
+        strace.args(["-f", "-o", "/dev/null", "-e", "trace=sendmsg", "-e", "inject=sendmsg:delay_enter=300000"]);
+        strace.arg(command.get_program()).args(command.get_args()).args(["exec", &bundle.id, program]);
+        let done = bundle.finish(strace.stdin(std::process::Stdio::null()));
+        assert_eq!(done.code, code, "{done:?}");
+        assert_eq!(done.err.contains("executable file not found"), code != 0, "{done:?}");
+    }
+}

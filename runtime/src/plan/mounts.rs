@@ -229,7 +229,7 @@ fn check_proc(destination: &str, mount: &config::Mount, bind: bool) -> Result<bo
 
 /// A mount of type `cgroup`: on version 2 that file system; on version 1 a tmpfs with one mount a hierarchy, as systemd
 /// lays them out. With a cgroup namespace these are new mounts, whose root is the container's cgroup; without one, the
-/// container's own cgroup is bound there.
+/// container's own cgroup is bound there on version 1, and what the host has on version 2 inside a user namespace.
 fn cgroups<'a>(
     cx: &Context<'a, '_>,
     planned: &mut Mounts<'a>,
@@ -251,7 +251,17 @@ fn cgroups<'a>(
         copy_mode: false,
     };
     let source = arena.cstr(field, if mount.source.is_empty() { "cgroup" } else { &mount.source })?;
-    if cx.layout.is_v2() {
+    if let Some(host) = cx.layout.unified.as_ref().filter(|_| cx.layout.is_v2()) {
+        let has_cgroup_namespace = cx.spec.linux.namespaces.iter().any(|n| n.r#type == "cgroup");
+        if cx.has_user_namespace && !has_cgroup_namespace {
+            // The kernel mounts it only for the owner of the cgroup namespace, which here is the host's: so what the
+            // host sees is bound.
+            let mut mount = base(target, What::Source);
+            set_default_propagation(cx, false, &mut mount.attr, &mut mount.recursive);
+            planned.operations.push(Operation::Mount(mount));
+            planned.sources.push(Source::Cgroup { path: arena.cstr(field, &host.mount)?, field: target });
+            return Ok(());
+        }
         let what = What::New { fstype: c"cgroup2", source, options: &[] };
         planned.operations.push(Operation::Mount(base(target, what)));
         return Ok(());
