@@ -439,6 +439,25 @@ impl Writes<'_> {
         Ok(())
     }
 
+    /// The cpuset, whose files v1 and v2 have in common.
+    fn cpuset(&mut self, cpu: &config::Cpu) -> Result<()> {
+        self.field("cpuset", "linux.resources.cpu");
+        if !cpu.cpus.is_empty() {
+            self.add("cpus", "cpuset.cpus", &cpu.cpus)?;
+        }
+        if !cpu.mems.is_empty() {
+            self.add("mems", "cpuset.mems", &cpu.mems)?;
+        }
+        Ok(())
+    }
+
+    /// The number of processes, whose file v1 and v2 have in common.
+    fn pids(&mut self, resources: &Resources) -> Result<()> {
+        let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) else { return Ok(()) };
+        self.field("pids", "linux.resources.pids");
+        self.add("limit", "pids.max", max(limit))
+    }
+
     fn warn(&mut self, what: impl Display) {
         self.warnings.push(what.to_string());
     }

@@ -70,18 +70,9 @@ pub(super) fn plan(r: &Resources, w: &mut Writes<'_>) -> Result<()> {
             w.add("idle", "cpu.idle", n)?;
         }
         // Written again by `apply`, since `create` only fills what is empty.
-        w.field("cpuset", "linux.resources.cpu");
-        if !c.cpus.is_empty() {
-            w.add("cpus", "cpuset.cpus", &c.cpus)?;
-        }
-        if !c.mems.is_empty() {
-            w.add("mems", "cpuset.mems", &c.mems)?;
-        }
+        w.cpuset(c)?;
     }
-    if let Some(n) = r.pids.as_ref().and_then(|p| p.limit) {
-        w.field("pids", "linux.resources.pids");
-        w.add("limit", "pids.max", super::max(n))?;
-    }
+    w.pids(r)?;
     if let Some(b) = &r.block_io {
         w.field("blkio", "linux.resources.blockIO");
         if let Some(n) = check_weight("weight", b.weight)? {

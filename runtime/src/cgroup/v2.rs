@@ -57,18 +57,9 @@ pub(super) fn plan(r: &Resources, w: &mut Writes<'_>) -> Result<()> {
         if c.realtime_period.is_some_and(|n| n != 0) || c.realtime_runtime.is_some_and(|n| n != 0) {
             w.warn("linux.resources.cpu.realtimePeriod and .realtimeRuntime mean nothing on cgroup v2");
         }
-        w.field("cpuset", "linux.resources.cpu");
-        if !c.cpus.is_empty() {
-            w.add("cpus", "cpuset.cpus", &c.cpus)?;
-        }
-        if !c.mems.is_empty() {
-            w.add("mems", "cpuset.mems", &c.mems)?;
-        }
+        w.cpuset(c)?;
     }
-    if let Some(n) = r.pids.as_ref().and_then(|p| p.limit) {
-        w.field("pids", "linux.resources.pids");
-        w.add("limit", "pids.max", super::max(n))?;
-    }
+    w.pids(r)?;
     if let Some(b) = &r.block_io {
         w.field("io", "linux.resources.blockIO");
         // bfq keeps the old range; io.weight has its own.
