@@ -79,8 +79,9 @@ struct Tracer {
 /// Runs a command with a fault, or counts its calls without one. Its standard error goes to the file `log`.
 ///
 /// The calling thread must have no other children.
+#[allow(clippy::zombie_processes, reason = "waitpid(2), which also tells of its stops")]
 pub fn run(argv: &[String], log: &Path, fault: Option<(Point, Fault)>) -> Outcome {
-    // It waits until it is attached, and exits with what the shell exits with.
+    // The shell waits until it is attached, and is no more.
     let script = "read attached; exec \"$@\" </dev/null";
     let mut child = Command::new("/bin/sh")
         .args(["-c", script, "sh"])
@@ -115,8 +116,15 @@ pub fn run(argv: &[String], log: &Path, fault: Option<(Point, Fault)>) -> Outcom
         }
     });
     let first = Tracee { index: 0, counts: false, failing: None };
-    let mut tracer =
-        Tracer { main, program: argv[0].clone().into(), fault, tracees: BTreeMap::from([(main, first)]), alive, calls: vec![0], hit: None };
+    let mut tracer = Tracer {
+        main,
+        program: argv[0].clone().into(),
+        fault,
+        tracees: BTreeMap::from([(main, first)]),
+        alive,
+        calls: vec![0],
+        hit: None,
+    };
     let status = tracer.until_main_ends();
     tracer.release();
     drop(done);

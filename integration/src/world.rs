@@ -166,7 +166,8 @@ impl World {
 
     /// Everything that is there of this world and should not be, now that its containers are deleted.
     pub fn residue(&self) -> Vec<String> {
-        let mut left: Vec<String> = self.processes().iter().map(|(pid, what)| format!("process {pid}: {what}")).collect();
+        let mut left: Vec<String> =
+            self.processes().iter().map(|(pid, what)| format!("process {pid}: {what}")).collect();
         for entry in fs::read_dir(&self.root).unwrap().flatten() {
             left.push(format!("state {}", entry.path().display()));
             for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {

@@ -68,9 +68,26 @@ fn snapshot() -> BTreeMap<String, String> {
         }
     }
     for file in [
-        "limits", "mountinfo", "cgroup", "environ", "oom_score_adj", "personality", "uid_map", "gid_map", "setgroups",
-        "attr/current", "attr/exec", "attr/fscreate", "attr/keycreate", "loginuid", "comm", "cmdline", "children",
-        "timens_offsets", "coredump_filter", "autogroup",
+        "limits",
+        "mountinfo",
+        "cgroup",
+        "environ",
+        "oom_score_adj",
+        "personality",
+        "uid_map",
+        "gid_map",
+        "setgroups",
+        "attr/current",
+        "attr/exec",
+        "attr/fscreate",
+        "attr/keycreate",
+        "loginuid",
+        "comm",
+        "cmdline",
+        "children",
+        "timens_offsets",
+        "coredump_filter",
+        "autogroup",
     ] {
         let text = fs::read(format!("{own}/{file}")).or_else(|_| fs::read(format!("/proc/self/{file}")));
         let text = text.map_or_else(|e| e.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -257,7 +274,8 @@ fn of_two_threads_that_create_the_same_container_exactly_one_wins() {
 
 /// Directories of the host that are passed on to every child, from fd `first` on, until they are dropped.
 fn leak(count: usize) -> Vec<File> {
-    let leaked: Vec<File> = (0..count).map(|n| File::open(["/", "/etc", "/proc", "/etc/passwd"][n % 4]).unwrap()).collect();
+    let leaked: Vec<File> =
+        (0..count).map(|n| File::open(["/", "/etc", "/proc", "/etc/passwd"][n % 4]).unwrap()).collect();
     for file in &leaked {
         fcntl(file, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     }
