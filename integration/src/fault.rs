@@ -79,8 +79,9 @@ struct Tracer {
 /// Runs a command with a fault, or counts its calls without one. Its standard error goes to the file `log`.
 ///
 /// The calling thread must have no other children.
+#[allow(clippy::zombie_processes, reason = "waitpid(2), which also tells of its stops")]
 pub fn run(argv: &[String], log: &Path, fault: Option<(Point, Fault)>) -> Outcome {
-    // It waits until it is attached, and exits with what the shell exits with.
+    // The shell waits until it is attached, and is no more.
     let script = "read attached; exec \"$@\" </dev/null";
     let mut child = Command::new("/bin/sh")
         .args(["-c", script, "sh"])

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Set in the process that runs again where only cgroup v2 is mounted.
@@ -238,6 +240,11 @@ impl Drop for World {
                 let _ = self.command(&["delete", "--force", id]).spawn().map(in_time);
             }
         }
+        // And what they left to nobody.
+        for (pid, _) in self.processes() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        self.cgroups().iter().for_each(|path| drop(fs::remove_dir(path)));
         // Nothing is mounted there: the residue was counted. Said to the tool all the same.
         let _ = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&self.dir).status();
     }

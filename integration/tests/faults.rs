@@ -56,7 +56,7 @@ impl<'a> Case<'a> {
 
     fn prepare(&self) {
         match self.verb {
-            "start" => drop(self.create()),
+            "start" => self.create(),
             "exec" | "delete" => {
                 self.create();
                 self.world.orlop(&["start", self.id]).must();
@@ -147,7 +147,8 @@ impl<'a> Case<'a> {
         (hit, failed)
     }
 
-    /// What a killed exec had started is gone, or has come to its own end.
+    /// What a killed exec had started is gone, or has come to its own end. It may still wait for the host's pid 1, who
+    /// inherits it, to reap it; until then the kernel does not let the container's init go (`delete` waits for that).
     fn only_init_is_left(&self, what: &str) {
         let give_up = Instant::now() + Duration::from_secs(5);
         while self.world.processes().len() != 1 {

@@ -147,8 +147,10 @@ impl Spawned {
 
     /// It is a process of its own now: somebody else's to wait for, or the caller's by what is returned.
     pub(crate) fn release(mut self) -> Result<(Pid, OwnedFd)> {
+        // May fail for want of an fd; then it is still ours to kill.
+        let pidfd = self.pidfd.try_clone().at(|| "dup")?;
         self.released = true;
-        Ok((self.pid, self.pidfd.try_clone().at(|| "dup")?))
+        Ok((self.pid, pidfd))
     }
 }
 
