@@ -678,7 +678,7 @@ fn there_is_a_manual_page_for_every_command_and_roff_has_nothing_to_trip_over() 
     for name in COMMANDS.iter().map(|name| format!("orlop-{name}.8")).chain([text("orlop.8")]) {
         assert!(pages.iter().any(|(file, _)| *file == name), "{name} is missing");
     }
-    let macros = [".TH ", ".SH ", ".TP", ".PP", ".B ", ".BR ", ".I ", ".br"];
+    let macros = [".TH ", ".nh", ".SH ", ".TP", ".PP", ".B ", ".BR ", ".I ", ".br"];
     for (name, page) in pages {
         assert!(page.starts_with(".TH ORLOP"), "{name}");
         for line in page.lines() {
