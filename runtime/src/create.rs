@@ -260,7 +260,7 @@ impl Setup<'_, '_> {
         claim.config(config)?;
         claim.record(self.record)?;
         if let Some(socket) = &self.opened.pidfd_socket {
-            socket::send_fd(socket, b"pidfd", self.init.pidfd.as_fd()).at(|| "pidfd socket: send")?;
+            socket::send_fd(socket, b"pidfd", self.init.pidfd()).at(|| "pidfd socket: send")?;
         }
         loop {
             match self.init.listen()? {
@@ -289,7 +289,7 @@ impl Setup<'_, '_> {
         if self.record.waits_on_fifo {
             return Wait::publish(claim);
         }
-        let mut inside = in_container(self.init.pidfd.as_fd(), self.plan.namespaces.own);
+        let mut inside = in_container(self.init.pidfd(), self.plan.namespaces.own);
         hooks::run(&self.spec.hooks.start_container, "startContainer", &self.state(Status::Created), &mut inside)
     }
 
@@ -313,7 +313,7 @@ impl Setup<'_, '_> {
         let mut host = hooks::on_the_host(Some(Path::new(&self.request.bundle)));
         hooks::run(&list.prestart, "prestart", &state, &mut host)?;
         hooks::run(&list.create_runtime, "createRuntime", &state, &mut host)?;
-        let mut inside = in_container(self.init.pidfd.as_fd(), self.plan.namespaces.own);
+        let mut inside = in_container(self.init.pidfd(), self.plan.namespaces.own);
         hooks::run(&list.create_container, "createContainer", &state, &mut inside)
     }
 }

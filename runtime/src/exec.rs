@@ -194,7 +194,7 @@ pub fn exec(store: &Store, id: &ContainerId, request: &Request) -> Result<Execut
         }
     }
     if let Some(socket) = &pidfd_socket {
-        socket::send_fd(socket, b"pidfd", child.pidfd.as_fd()).at(|| "pidfd socket: send")?;
+        socket::send_fd(socket, b"pidfd", child.pidfd()).at(|| "pidfd socket: send")?;
     }
     if let Some(path) = &request.pid_file {
         write_pid_file(path, child.pid)?;

@@ -46,7 +46,7 @@ fn command() -> u8 {
     let Invocation { global, command } = invocation;
     let mut log = log(&global);
     let failure = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
-    match perform(&global, command, &mut log) {
+    match perform(&global, command, caller.euid, &mut log) {
         Ok(status) => status,
         Err(error) => {
             log.error(&error.to_string());
@@ -65,8 +65,12 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn perform(global: &Global, command: Command, log: &mut Log) -> Result<u8> {
+fn perform(global: &Global, command: Command, euid: u32, log: &mut Log) -> Result<u8> {
     if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
+        if euid != 0 {
+            let what = "rootless operation is not supported by this version of orlop; run it as root";
+            return Err(Error::unsupported(format_args!("uid {euid}"), what));
+        }
         protect()?;
     }
     if !matches!(command, Command::Version | Command::Help(_)) {
@@ -154,10 +158,7 @@ fn perform(global: &Global, command: Command, log: &mut Log) -> Result<u8> {
         }
         Command::Spec { bundle, rootless } => {
             let variant = match rootless {
-                true => spec::Variant::Rootless {
-                    uid: geteuid().as_raw(),
-                    gid: orlop_sys::rustix::process::getegid().as_raw(),
-                },
+                true => spec::Variant::Rootless { uid: euid, gid: orlop_sys::rustix::process::getegid().as_raw() },
                 false => spec::Variant::Root,
             };
             let cgroups = if Layout::probe()?.is_v2() { spec::Cgroups::V2 } else { spec::Cgroups::V1 };
@@ -205,10 +206,6 @@ fn request(global: &Global, args: &cli::Create) -> Result<request::Create> {
             return Err(Error::unsupported("--systemd-cgroup", what));
         }
     };
-    if !geteuid().is_root() {
-        let what = "rootless operation is not supported by this version of orlop; run it as root";
-        return Err(Error::unsupported(format_args!("uid {}", geteuid().as_raw()), what));
-    }
     let listen_fds = listen_fds();
     pass_fds(listen_fds.saturating_add(args.preserve_fds))?;
     Ok(request::Create {

@@ -3,11 +3,11 @@
 
 use std::ffi::CStr;
 
-use orlop_sys::fs::{FileType, PROC_SUPER_MAGIC, fstat, fstatfs};
+use orlop_sys::OwnedFd;
+use orlop_sys::fs::{PROC_SUPER_MAGIC, fstatfs};
 use orlop_sys::mount::{OpenTreeFlags, open_tree};
 use orlop_sys::process::namespace_type;
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
-use orlop_sys::{Errno, OwnedFd};
 
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::plan::{Join, NAMESPACES, Namespaces, Plan, Source};
@@ -60,11 +60,8 @@ fn rootfs(plan: &Plan<'_>) -> Result<Option<OwnedFd>> {
     if !plan.has_mount_namespace {
         return openat(CWD, plan.rootfs, flags, Mode::empty()).at(what).map(|_| None);
     }
-    let tree = open_tree(CWD, plan.rootfs, clone_flags(true)).at(what)?;
-    match FileType::from_raw_mode(fstat(&tree).at(what)?.st_mode) {
-        FileType::Directory => Ok(Some(tree)),
-        _ => Err(Error::os(what(), Errno::NOTDIR)),
-    }
+    // That it is a directory, the child finds out when it opens the place where this goes.
+    open_tree(CWD, plan.rootfs, clone_flags(true)).at(what).map(Some)
 }
 
 fn clone_flags(recursive: bool) -> OpenTreeFlags {

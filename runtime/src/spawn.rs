@@ -19,12 +19,11 @@ use crate::plan::{Join, Plan};
 pub(crate) struct Spawned {
     /// In our pid namespace.
     pub(crate) pid: Pid,
-    /// The same, for ever.
-    pub(crate) pidfd: OwnedFd,
+    /// The same, for ever; nothing once it is released.
+    pidfd: Option<OwnedFd>,
     channel: OwnedFd,
     /// What the child said before the process in between could say that there is a child.
     early: VecDeque<Heard>,
-    released: bool,
 }
 
 /// A message as it came: its bytes, how many they are, and an fd.
@@ -67,7 +66,7 @@ pub(crate) enum Said {
 impl Spawned {
     /// Takes over a clone.
     pub(crate) fn new(cloned: Cloned, ends: Ends) -> Self {
-        Self { pid: cloned.pid, pidfd: cloned.pidfd, channel: ends.parent, early: VecDeque::new(), released: false }
+        Self { pid: cloned.pid, pidfd: Some(cloned.pidfd), channel: ends.parent, early: VecDeque::new() }
     }
 
     /// The first process was in between: waits for the one that it has made, and for its own end.
@@ -89,10 +88,12 @@ impl Spawned {
                 (_, fd) => self.early.push_back((bytes, length, fd)),
             }
         };
-        let between = std::mem::replace(&mut self.pidfd, pidfd);
+        let between = self.pidfd.replace(pidfd);
         self.pid = pid;
-        // It exits right after its message.
-        let _ = waitid(WaitId::PidFd(between.as_fd()), WaitIdOptions::EXITED);
+        if let Some(between) = &between {
+            // It exits right after its message.
+            let _ = waitid(WaitId::PidFd(between.as_fd()), WaitIdOptions::EXITED);
+        }
         Ok(Ok(()))
     }
 
@@ -130,7 +131,7 @@ impl Spawned {
             ([tag], Some(fd)) if *tag == Message::Terminal as u8 => Ok(Said::Terminal(fd)),
             (&[tag, n0, n1, n2, n3], _) if tag == Message::Listener as u8 => {
                 let number = i32::from_le_bytes([n0, n1, n2, n3]);
-                let listener = pidfd_getfd(&self.pidfd, number, PidfdGetfdFlags::empty());
+                let listener = pidfd_getfd(self.pidfd(), number, PidfdGetfdFlags::empty());
                 Ok(Said::Listener(listener.at(|| "fetch the seccomp listener")?))
             }
             _ => Err(Error::new(ErrorKind::Os, "init sent something that is no message")),
@@ -139,17 +140,20 @@ impl Spawned {
 
     /// Why it is gone without a word: the signal, if it was one. Reaps it.
     pub(crate) fn died(&self) -> Error {
-        match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+        match waitid(WaitId::PidFd(self.pidfd()), WaitIdOptions::EXITED) {
             Ok(Some(status)) => Error::new(ErrorKind::Os, format!("init died unexpectedly ({})", outcome(&status))),
             _ => Error::new(ErrorKind::Os, "init died unexpectedly"),
         }
     }
 
+    /// The process. (It has a pidfd until it is released, which is the end of this value.)
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_ref().unwrap_or(&self.channel).as_fd()
+    }
+
     /// It is a process of its own now: somebody else's to wait for, or the caller's by what is returned.
     pub(crate) fn release(mut self) -> Result<(Pid, OwnedFd)> {
-        // May fail for want of an fd; then it is still ours to kill.
-        let pidfd = self.pidfd.try_clone().at(|| "dup")?;
-        self.released = true;
+        let pidfd = self.pidfd.take().ok_or_else(|| Error::new(ErrorKind::Os, "init was released twice"))?;
         Ok((self.pid, pidfd))
     }
 }
@@ -170,10 +174,10 @@ fn outcome(status: &WaitIdStatus) -> String {
 
 impl Drop for Spawned {
     fn drop(&mut self) {
-        if !self.released {
+        if let Some(pidfd) = &self.pidfd {
             // Either may fail only because it is gone and reaped already.
-            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-            let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) const HOME: [u8; PATH_MAX + 5] = [0; PATH_MAX + 5];
 
 /// The working directory, made if it is missing.
 pub(crate) fn make_working_directory(process: &Process<'_>) -> Result<(), Failure> {
-    if chdir(process.cwd) != Err(Errno::NOENT) {
+    if process.cwd == c"/" || chdir(process.cwd) != Err(Errno::NOENT) {
         return Ok(());
     }
     let root = openat(CWD, c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during(Step::MakeCwd)?;
