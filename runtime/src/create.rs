@@ -254,6 +254,9 @@ impl Setup<'_, '_> {
             cgroup.apply(plan)?;
         }
         limits(proc, self.init.pid, &self.plan.rlimits, self.plan.oom_score_adj, "process")?;
+        if self.plan.process.limited {
+            self.init.tell(Message::Limited)?;
+        }
 
         let process = container::process(self.init.pid.as_raw_nonzero().get())?.ok_or_else(|| self.init.died())?;
         (self.record.pid, self.record.start_time) = (self.init.pid.as_raw_nonzero().get(), process.start_time);

@@ -172,6 +172,9 @@ pub fn exec(store: &Store, id: &ContainerId, request: &Request) -> Result<Execut
         child.follow()?.map_err(explain)?;
     }
     limits(proc.as_fd(), child.pid, &planned.rlimits, planned.oom_score_adj, "process")?;
+    if planned.process.limited {
+        child.tell(Message::Limited)?;
+    }
     let mut terminal = None;
     loop {
         match child.listen()? {

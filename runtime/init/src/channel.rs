@@ -18,6 +18,8 @@ pub enum Message {
     Mapped = b'm',
     /// To the child, with an fd: the source of the next mount that has one.
     Source = b's',
+    /// To the child: the limits that the parent sets are set.
+    Limited = b'd',
     /// To the child: the hooks that run before the root changes have run.
     Hooked = b'h',
     /// To the child: the seccomp listener was fetched.

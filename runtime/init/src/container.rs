@@ -158,6 +158,9 @@ fn inside(job: &Container<'_>) -> Result<(), Failure> {
     }
 
     let root = mounts::prepare(&job.filesystem, channel)?;
+    if job.process.limited {
+        channel.expect(Message::Limited)?;
+    }
     if let Some(terminal) = &job.terminal {
         mounts::terminal(root.fd(), terminal, channel)?;
     }

@@ -5,7 +5,7 @@ use orlop_sys::rustix::process::{chroot, fchdir, setpgid, setsid};
 
 use crate::channel::During;
 use crate::container::{become_root, begin, die, enter, intermediate, join_keyring};
-use crate::{Exec, Failure, Hook, Step, mounts, process};
+use crate::{Exec, Failure, Hook, Message, Step, mounts, process};
 
 /// The recipe of `exec`: the parent has made this process in the container's cgroup.
 pub fn exec(job: &Exec<'_>) -> ! {
@@ -39,6 +39,9 @@ fn inside(job: &Exec<'_>) -> Result<(), Failure> {
     }
     if !job.affinity.is_empty() {
         orlop_sys::process::sched_setaffinity(job.affinity).during(Step::Affinity)?;
+    }
+    if job.process.limited {
+        channel.expect(Message::Limited)?;
     }
     let mut home = process::HOME;
     let program = process::finish(job.process, job.proc, channel, [channel.0], &mut home)?;

@@ -267,6 +267,8 @@ pub struct Process<'a> {
     pub no_new_privs: bool,
     /// The seccomp filter.
     pub seccomp: Option<Filter<'a>>,
+    /// The parent sets limits, which it may not any more once this process is another user's.
+    pub limited: bool,
     /// User.
     pub uid: u32,
     /// Group.

@@ -107,6 +107,7 @@ pub fn plan<'a>(
         personality: around.personality.map(personality).transpose()?,
         no_new_privs: process.no_new_privileges,
         seccomp,
+        limited: !process.rlimits.is_empty() || process.oom_score_adj.is_some(),
         uid: process.user.uid,
         gid: process.user.gid,
         groups: (!around.no_setgroups).then(|| arena.list(process.user.additional_gids.clone())),
