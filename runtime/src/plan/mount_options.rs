@@ -32,8 +32,6 @@ enum Effect {
     Remount,
     /// A flag of the file system, given to it by its name.
     Super,
-    /// As `Super`, where a file system that does not know it may say so.
-    SuperIfKnown,
     /// What is the case anyway.
     Default,
     /// tmpcopyup.
@@ -44,7 +42,7 @@ enum Effect {
 
 use Effect::{
     Atime, AtimeAll, Bind, BindAll, Clear, ClearAll, CopyUp, Default as Nothing, IdMap, Propagation, PropagationAll,
-    Remount, Set, SetAll, Super, SuperIfKnown,
+    Remount, Set, SetAll, Super,
 };
 
 /// Sorted by name.
@@ -58,10 +56,11 @@ const TABLE: &[(&str, Effect)] = &[
     ("dirsync", Super),
     ("exec", Clear(NOEXEC)),
     ("idmap", IdMap),
-    ("iversion", SuperIfKnown),
+    // A file system decides that itself: the flag of mount(2) has no counterpart in fsconfig(2).
+    ("iversion", Nothing),
     ("lazytime", Super),
     ("loud", Nothing),
-    ("mand", SuperIfKnown),
+    ("mand", Super),
     ("noatime", Atime(NOATIME)),
     ("nodev", Set(NODEV)),
     ("nodiratime", Set(NODIRATIME)),
@@ -137,8 +136,8 @@ pub struct Options<'a> {
     pub recursive: Attr,
     /// For the file system: a key, and a value if there was a `=`.
     pub data: Vec<(&'a str, Option<&'a str>)>,
-    /// Of `data`, how many at the end may be unknown to it.
-    pub if_known: Vec<&'a str>,
+    /// Flags that every file system takes; the kernel ignores them on a bind mount.
+    pub flags: Vec<&'a str>,
 }
 
 /// Sorts options out, in order: a later word overrides an earlier one. What is not in the table is for the file system.
@@ -160,8 +159,7 @@ pub fn parse<'a>(options: impl IntoIterator<Item = &'a str>) -> Options<'a> {
             Some(Remount) => o.remount = true,
             Some(CopyUp) => o.copy_up = true,
             Some(IdMap) => o.id_map = o.id_map.or(Some(word)),
-            Some(Super) => o.data.push((word, None)),
-            Some(SuperIfKnown) => o.if_known.push(word),
+            Some(Super) => o.flags.push(word),
             Some(Nothing) => {}
             None => match word.split_once('=') {
                 _ if word.is_empty() => {}
@@ -213,7 +211,8 @@ mod tests {
         assert_eq!(o.bind, Some(true));
         assert_eq!(o.recursive, Attr { set: RDONLY, clear: 0, propagation: ms::SLAVE });
         assert_eq!(o.attr.propagation, ms::PRIVATE);
-        assert_eq!(o.data, [("mode", Some("755")), ("size", Some("65536k")), ("newinstance", None), ("sync", None)]);
+        assert_eq!(o.data, [("mode", Some("755")), ("size", Some("65536k")), ("newinstance", None)]);
+        assert_eq!(o.flags, ["sync"]);
         assert_eq!(parse(["ridmap"]).id_map, Some("ridmap"));
         assert_eq!(parse(["idmap=uids=0-1-2"]).id_map, Some("idmap"));
     }
@@ -227,9 +226,11 @@ mod tests {
             rsuid rnodev rdev rnoexec rexec rnoatime ratime rrelatime rnorelatime rstrictatime rnostrictatime rnodiratime \
             rdiratime rnosymfollow rsymfollow idmap ridmap mand nomand tmpcopyup";
         // What the kernel itself reads for every file system (fs_context.c, vfs_parse_sb_flag).
-        let flags = ["dirsync", "lazytime", "sync"];
+        let flags = ["dirsync", "lazytime", "mand", "sync"];
         for word in words.split_whitespace() {
-            assert_eq!(!parse([word]).data.is_empty(), flags.contains(&word), "{word} is given to the file system");
+            let parsed = parse([word]);
+            assert!(parsed.data.is_empty(), "{word} would be given to the file system");
+            assert_eq!(!parsed.flags.is_empty(), flags.contains(&word), "{word}");
             assert!(TABLE.iter().any(|(name, _)| *name == word), "{word}");
         }
     }

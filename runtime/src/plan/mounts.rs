@@ -110,7 +110,7 @@ fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount
         copy_mode: false,
     };
     if options.remount {
-        if !options.data.is_empty() {
+        if !options.data.is_empty() || !options.flags.is_empty() {
             let what = "a remount changes the mount, not its file system: data options are not supported";
             return Err(Error::unsupported(format_args!("{field}.options"), what));
         }
@@ -194,6 +194,9 @@ fn file_system_options<'a>(
             return Err(Error::unsupported(field, what));
         }
         list.push((cx.arena.cstr(field, key)?, value.map(|v| cx.arena.cstr(field, v)).transpose()?));
+    }
+    for flag in &options.flags {
+        list.push((cx.arena.cstr(field, flag)?, None));
     }
     let fstype = mount.r#type.as_str();
     if options.attr.set & attr::RDONLY != 0 && !VIRTUAL.contains(&fstype) {
