@@ -38,7 +38,7 @@ pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
     }
     let Fifo::Waiting(fifo) = container.dir().fifo()? else { return Err(gone()) };
     write(&fifo, b"0").at(|| "write to the exec fifo")?;
-    wait_for_exec(&container, &fifo, &init)?;
+    wait_for_exec(&container, &fifo)?;
     if record.hooks.poststart
         && let Err(error) = poststart(&container)
     {
@@ -48,7 +48,7 @@ pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
 }
 
 /// Init holds the other end of the FIFO until `execve` closes it, or death.
-fn wait_for_exec(container: &Container, fifo: &OwnedFd, init: &OwnedFd) -> Result<()> {
+fn wait_for_exec(container: &Container, fifo: &OwnedFd) -> Result<()> {
     loop {
         // Only the error condition is asked for, which is always reported: the last reader is gone.
         match poll(&mut [PollFd::new(fifo, PollFlags::empty())], None) {
@@ -62,8 +62,7 @@ fn wait_for_exec(container: &Container, fifo: &OwnedFd, init: &OwnedFd) -> Resul
         let what = if failure.step == Step::Exec { format!("exec {program}") } else { format!("{:?}", failure.step) };
         return Err(Error::os(what, failure.errno));
     }
-    // A program may have ended already; without a report it was executed, unless init was killed before it could be.
-    let _ = init;
+    // Without a report it was executed (and may have ended already), or killed by somebody else before it could be.
     Ok(())
 }
 
