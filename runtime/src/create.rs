@@ -82,9 +82,8 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
 
     let init = spawn(&plan, &opened, cgroup.as_ref(), wait.as_ref())?;
     drop(wait);
-    let mut setup =
-        Setup { plan: &plan, spec: &spec, request, opened, init, record: &mut record, terminal: None, limits_later };
-    if let Err(error) = setup.serve(&claim, config, cgroup.as_mut()) {
+    let mut setup = Setup { plan: &plan, spec: &spec, request, opened, init, record: &mut record, terminal: None };
+    if let Err(error) = setup.serve(&claim, config, cgroup.as_mut().filter(|_| limits_later)) {
         let kills = cgroup.as_ref().map_or(0, Cgroup::oom_kills);
         setup.run_poststop();
         return Err(oom_hint(error, kills));
@@ -235,11 +234,10 @@ struct Setup<'a, 's> {
     init: Spawned,
     record: &'a mut Record,
     terminal: Option<OwnedFd>,
-    limits_later: bool,
 }
 
 impl Setup<'_, '_> {
-    /// Does for the child what it can't do itself, until it is ready.
+    /// Does for the child what it can't do itself, until it is ready. `cgroup` is one whose limits are still to be set.
     fn serve(&mut self, claim: &Claim<'_>, config: &[u8], cgroup: Option<&mut Cgroup>) -> Result<()> {
         let proc = self.opened.proc.as_fd();
         if let Some(maps) = &self.plan.namespaces.maps {
@@ -250,7 +248,7 @@ impl Setup<'_, '_> {
         for source in &self.plan.sources {
             self.init.hand(open::source(source)?.as_fd())?;
         }
-        if let (Some(cgroup), Some(plan), true) = (cgroup, &self.plan.cgroup, self.limits_later) {
+        if let (Some(cgroup), Some(plan)) = (cgroup, &self.plan.cgroup) {
             cgroup.apply(plan)?;
         }
         limits(proc, self.init.pid, &self.plan.rlimits, self.plan.oom_score_adj, "process")?;
