@@ -1,0 +1,3 @@
+//! The command `orlop-bundle`.
+
+fn main() {}
