@@ -9,3 +9,5 @@ pub mod error;
 pub mod image;
 pub mod json;
 pub mod layer;
+pub mod platform;
+pub mod reference;
