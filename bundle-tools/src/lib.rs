@@ -11,3 +11,4 @@ pub mod json;
 pub mod layer;
 pub mod platform;
 pub mod reference;
+pub mod registry;
