@@ -285,7 +285,8 @@ impl Http {
         Ok(url)
     }
 
-    fn exchange(&self, request: &Request<'_>) -> Result<Response> {
+    /// The same, without following redirects.
+    pub(crate) fn exchange(&self, request: &Request<'_>) -> Result<Response> {
         let host = host_of(&request.url);
         let wrong = |e: ureq::http::Error| Error::invalid(format!("{host}: {e}"));
         if request.url.scheme_str() == Some("http") && !self.allows_plain(&request.url) {

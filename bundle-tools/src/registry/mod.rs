@@ -124,7 +124,7 @@ fn connect(host: &str, plain: bool, patience: Patience) -> Result<(Http, Uri)> {
     if is_loopback_host(host) {
         let http = Http::new(host, true, patience);
         // A server with TLS answers this with an alert, or with 400 as Go's does.
-        let answer = http.follow(&Request::new(Method::GET, url("http", "/v2/")?));
+        let answer = http.exchange(&Request::new(Method::GET, url("http", "/v2/")?));
         if answer.is_ok_and(|response| response.status != StatusCode::BAD_REQUEST) {
             return Ok((http, url("http", "/")?));
         }
