@@ -14,3 +14,4 @@ pub mod platform;
 pub mod reference;
 pub mod registry;
 pub mod tar;
+pub mod store;
