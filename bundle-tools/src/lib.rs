@@ -9,3 +9,4 @@ pub mod error;
 pub mod image;
 pub mod json;
 pub mod layer;
+pub mod tree;
