@@ -11,3 +11,4 @@ pub mod image;
 pub mod json;
 pub mod layer;
 pub mod tar;
+pub mod tree;
