@@ -13,3 +13,6 @@ pub mod layer;
 pub mod tar;
 pub mod tree;
 pub mod store;
+pub mod platform;
+pub mod reference;
+pub mod registry;
