@@ -4,6 +4,7 @@
 //! plain tar that its diff id names, with a table of its entries ([`layer`]).
 
 pub mod compress;
+pub mod commit;
 pub mod digest;
 pub mod dir;
 pub mod error;
