@@ -4,6 +4,7 @@
 //! plain tar that its diff id names, with a table of its entries ([`layer`]).
 
 pub mod compress;
+pub mod commit;
 pub mod digest;
 pub mod dir;
 pub mod error;
@@ -15,3 +16,9 @@ pub mod reference;
 pub mod registry;
 pub mod tar;
 pub mod store;
+pub mod tar;
+pub mod tree;
+pub mod store;
+pub mod platform;
+pub mod reference;
+pub mod registry;
