@@ -3,17 +3,17 @@
 //! An image comes from a registry, a layout or an archive ([`image`] has its documents). Each layer is stored as the
 //! plain tar that its diff id names, with a table of its entries ([`layer`]).
 
-pub mod compress;
 pub mod commit;
+pub mod compress;
 pub mod digest;
 pub mod dir;
 pub mod error;
 pub mod image;
 pub mod json;
 pub mod layer;
-pub mod tar;
-pub mod tree;
-pub mod store;
 pub mod platform;
 pub mod reference;
 pub mod registry;
+pub mod store;
+pub mod tar;
+pub mod tree;
