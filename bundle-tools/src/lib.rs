@@ -5,8 +5,10 @@
 
 pub mod digest;
 pub mod dir;
+pub mod erofs;
 pub mod error;
 pub mod image;
 pub mod json;
 pub mod layer;
+pub mod mount;
 pub mod tree;
