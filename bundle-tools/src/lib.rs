@@ -12,3 +12,4 @@ pub mod json;
 pub mod layer;
 pub mod store;
 pub mod tar;
+pub mod tree;
