@@ -6,10 +6,14 @@
 pub mod compress;
 pub mod digest;
 pub mod dir;
+pub mod erofs;
 pub mod error;
 pub mod image;
+pub mod ingest;
+pub mod jail;
 pub mod json;
 pub mod layer;
 pub mod store;
 pub mod tar;
 pub mod tree;
+pub mod worker;
