@@ -3,6 +3,7 @@
 //! An image comes from a registry, a layout or an archive ([`image`] has its documents). Each layer is stored as the
 //! plain tar that its diff id names, with a table of its entries ([`layer`]).
 
+pub mod commit;
 pub mod compress;
 pub mod digest;
 pub mod dir;
@@ -17,3 +18,9 @@ pub mod store;
 pub mod tar;
 pub mod tree;
 pub mod worker;
+pub mod platform;
+pub mod reference;
+pub mod registry;
+pub mod store;
+pub mod tar;
+pub mod tree;
