@@ -18,6 +18,7 @@ pub mod store;
 pub mod tar;
 pub mod tree;
 pub mod worker;
+pub mod mount;
 pub mod platform;
 pub mod reference;
 pub mod registry;
