@@ -4,9 +4,11 @@
 //! plain tar that its diff id names, with a table of its entries ([`layer`]).
 
 pub mod commit;
+pub mod compress;
 pub mod digest;
 pub mod dir;
 pub mod error;
 pub mod image;
 pub mod json;
 pub mod layer;
+pub mod tar;
