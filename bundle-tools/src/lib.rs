@@ -12,3 +12,4 @@ pub mod image;
 pub mod json;
 pub mod layer;
 pub mod tar;
+pub mod tree;
