@@ -7,6 +7,7 @@ pub mod commit;
 pub mod compress;
 pub mod digest;
 pub mod dir;
+pub mod directory;
 pub mod error;
 pub mod image;
 pub mod json;
