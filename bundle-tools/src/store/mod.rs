@@ -22,7 +22,10 @@ mod incoming;
 mod layers;
 mod lock;
 mod refs;
+#[cfg(test)]
+mod tests;
 mod usage;
+mod verify;
 
 use std::fs::File;
 use std::io::Write;
@@ -35,6 +38,7 @@ pub use layers::LayerInfo;
 pub use lock::Lease;
 pub use refs::Ref;
 pub use usage::{ImageUsage, Sum, Usage};
+pub use verify::{Finding, Verify};
 
 use crate::digest::Digest;
 use crate::dir::Dir;

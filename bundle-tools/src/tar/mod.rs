@@ -1,6 +1,8 @@
 //! Tar streams: read into a [`Layer`](crate::layer::Layer), and written.
 
 mod scan;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use scan::{Limits, Scanner};
