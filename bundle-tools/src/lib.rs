@@ -6,6 +6,7 @@
 pub mod digest;
 pub mod dir;
 pub mod error;
+pub mod format;
 pub mod image;
 pub mod json;
 pub mod layer;
