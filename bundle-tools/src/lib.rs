@@ -3,6 +3,8 @@
 //! An image comes from a registry, a layout or an archive ([`image`] has its documents). Each layer is stored as the
 //! plain tar that its diff id names, with a table of its entries ([`layer`]).
 
+pub mod commit;
+pub mod compress;
 pub mod digest;
 pub mod dir;
 pub mod error;
@@ -10,3 +12,9 @@ pub mod format;
 pub mod image;
 pub mod json;
 pub mod layer;
+pub mod platform;
+pub mod reference;
+pub mod registry;
+pub mod store;
+pub mod tar;
+pub mod tree;
