@@ -22,6 +22,8 @@ use crate::transfer::{JOBS, Progress, Stop, in_parallel};
 use crate::transport::{self, Root, Source, name_of};
 
 mod folder;
+#[cfg(test)]
+mod tests;
 
 /// How deep indexes may be in indexes.
 const MAX_NESTING: u32 = 4;
@@ -225,16 +227,18 @@ impl Pull<'_> {
     /// Brings configuration and layers; returns what the image runs on.
     fn image(&self, manifest: &Manifest) -> Result<Platform> {
         for (n, layer) in manifest.layers.iter().enumerate() {
-            let kind = LayerType::of(&layer.media_type).ok_or_else(|| {
-                Error::unsupported(format!("layer {n}: unknown media type {:?}", layer.media_type))
-            })?;
+            let kind = LayerType::of(&layer.media_type)
+                .ok_or_else(|| Error::unsupported(format!("layer {n}: unknown media type {:?}", layer.media_type)))?;
             if kind.foreign {
                 return Err(Error::unsupported(format!(
                     "layer {n}: is not in the registry but at a URL (\"foreign\"), from where nothing is fetched"
                 )));
             }
         }
-        let bytes = self.source.document(&manifest.config, MAX_DOCUMENT)?;
+        let bytes = match has_blob(self.store, &manifest.config)? {
+            true => self.store.read_blob(&manifest.config)?,
+            false => self.source.document(&manifest.config, MAX_DOCUMENT)?,
+        };
         let config = ImageConfig::parse(&bytes, manifest.layers.len())?;
         if let Some(wanted) = &self.options.platform
             && wanted.rank(&config.platform).is_none()
@@ -400,4 +404,3 @@ fn rootfs(store: &Store, _: &Lease, path: &Path, options: &Options, progress: &d
     };
     make().map_err(|e| e.context(path.display()))
 }
-
