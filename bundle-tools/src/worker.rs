@@ -185,7 +185,7 @@ impl Worker {
     }
 
     /// Waits for what it says next.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Heard<T>> {
+    pub fn hear<T: DeserializeOwned>(&mut self) -> Result<Heard<T>> {
         let mut buffer = vec![0; MAX_MESSAGE];
         let n = retry(|| rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty()).map(|(n, _)| n));
         let message = buffer.get(..n.at(|| "hear the worker")?).unwrap_or_default();
@@ -211,7 +211,7 @@ impl Worker {
     /// Waits for its result, and doesn't listen to progress.
     pub fn wait<T: DeserializeOwned>(mut self) -> Result<T> {
         loop {
-            if let Heard::Done(value) = self.next()? {
+            if let Heard::Done(value) = self.hear()? {
                 return Ok(value);
             }
         }
@@ -234,7 +234,7 @@ pub struct Teller {
 
 impl Teller {
     /// The first `have` bytes can be read; if `last`, there are no more. A worker that has gone is not told, and what
-    /// became of it is for [`Worker::next`] to say.
+    /// became of it is for [`Worker::hear`] to say.
     pub fn tell(&self, have: u64, last: bool) {
         let mut message = [0; 9];
         let (count, flag) = message.split_at_mut(8);

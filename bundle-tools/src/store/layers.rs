@@ -211,7 +211,7 @@ impl Store {
                 }
             });
             let heard = loop {
-                match worker.next::<ingest::Done>() {
+                match worker.hear::<ingest::Done>() {
                     Ok(Heard::Progress(written)) => {
                         progress(written);
                         if let Err(e) = behind.catch_up(written) {
