@@ -294,7 +294,7 @@ mod tests {
             ("/a", "-w /b", Some("/b")),
             ("a", "-w /b", Some("/b")),
             ("/a", "-w b", None),
-            ("/a", "-w=", None),
+            ("/a", "--workdir=", None),
             ("/a\0", "", None),
         ] {
             let config = RunConfig { working_dir: image.to_owned(), ..RunConfig::default() };

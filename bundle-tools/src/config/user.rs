@@ -358,8 +358,10 @@ mod tests {
         }
         lines.into_inner().unwrap();
         std::fs::rename(many.at("etc/many"), many.at("etc/group")).unwrap();
-        for (folder, word) in [(&fifo, "Fifo"), (&huge, "a line longer"), (&many, "65536 groups")] {
-            let said = look_up(&folder.dir(), "user", "web", &[]).unwrap_err().to_string();
+        for (folder, name, word) in
+            [(&fifo, "web", "Fifo"), (&huge, "nobody", "a line longer"), (&many, "web", "65536 groups")]
+        {
+            let said = look_up(&folder.dir(), "user", name, &[]).unwrap_err().to_string();
             assert!(said.contains(word), "{said}");
         }
         // Neither file: numbers alone, and root.

@@ -170,7 +170,7 @@ mod tests {
         std::fs::set_permissions(image.at("data/tool"), std::fs::Permissions::from_mode(0o4755)).unwrap();
         std::fs::set_permissions(image.at("data"), std::fs::Permissions::from_mode(0o1777)).unwrap();
         symlink("/etc/passwd", image.at("data/link")).unwrap();
-        rustix::fs::mknodat(image.dir(), "data/fifo", FileType::Fifo, Mode::from_raw_mode(0o620), 0).unwrap();
+        rustix::fs::mknodat(image.dir(), "data/fifo", FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap();
         File::options()
             .write(true)
             .open(image.at("data/a/b/file"))
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(std::fs::metadata(volume.at("tool")).unwrap().mode(), 0o104_755);
         assert_eq!(std::fs::metadata(volume.path()).unwrap().mode(), 0o41_777);
         assert_eq!(std::fs::read_link(volume.at("link")).unwrap().to_str(), Some("/etc/passwd"));
-        assert_eq!(std::fs::symlink_metadata(volume.at("fifo")).unwrap().mode(), 0o10_620);
+        assert_eq!(std::fs::symlink_metadata(volume.at("fifo")).unwrap().mode(), 0o10_640);
         if root {
             let meta = std::fs::metadata(volume.at("a")).unwrap();
             assert_eq!((meta.uid(), meta.gid()), (7, 8));
