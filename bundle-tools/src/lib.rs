@@ -4,6 +4,7 @@
 //! plain tar that its diff id names, with a table of its entries ([`layer`]).
 
 pub mod bundle;
+pub mod config;
 pub mod commit;
 pub mod compress;
 pub mod digest;
