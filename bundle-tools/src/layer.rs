@@ -4,6 +4,13 @@
 //! again. Names are relative to the layer's root and clean: no empty, `.` or `..` component, no leading or trailing
 //! slash, no NUL, at most 255 bytes a component and 4095 in all. The root itself is the empty name.
 
+pub mod name;
+mod table;
+pub mod xattr;
+
+pub use table::check;
+pub(crate) use table::{check_hardlink, check_symlink};
+
 /// A time, as a tar has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {

@@ -1,0 +1,618 @@
+//! How layers are packed: gzip and zstd, both ways, as streams with bounds.
+//!
+//! What is unpacked comes from anywhere, so the output is bounded by the input ([`Bound`]), checksums and lengths are checked,
+//! and nothing may follow but zeros after gzip, which some writers pad with. What is packed is the same whatever the number
+//! of threads.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::io::{self, Read, Write};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use flate2::{Compress, Crc, Decompress, FlushCompress, FlushDecompress, Status};
+use zstd::stream::raw::{self as zraw, CParameter, DParameter, InBuffer, Operation as _, OutBuffer};
+
+use crate::error::{At, Error, Result};
+pub use crate::image::Compression;
+
+/// What the first bytes of a blob say: 4 are enough. What is neither gzip nor zstd is taken as plain.
+pub fn detect(first: &[u8]) -> Compression {
+    match first {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        _ => Compression::None,
+    }
+}
+
+/// How much may come out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// Bytes out for every byte in, at any moment, beyond the first [`Bound::FREE`]; 0 is no such bound. Deflate reaches 1032.
+    pub ratio: u64,
+    /// Bytes out in all.
+    pub most: u64,
+}
+
+impl Bound {
+    /// What may come out whatever came in: 64 MiB.
+    pub const FREE: u64 = 64 << 20;
+
+    /// None: for content that is trusted, or whose size is bounded by other means.
+    pub const NONE: Self = Self { ratio: 0, most: u64::MAX };
+}
+
+impl Default for Bound {
+    fn default() -> Self {
+        Self { ratio: 100, most: u64::MAX }
+    }
+}
+
+/// The largest window that a zstd frame may ask for, as a power of two: 128 MiB, what `zstd --long` makes. The memory is
+/// touched only as far as the content reaches; the frames of registries have 8 MiB and less.
+const WINDOW_LOG: u32 = 27;
+
+/// How much is read at once.
+const INPUT: usize = 256 << 10;
+
+/// Unpacks a stream.
+pub struct Decoder<R> {
+    input: Input<R>,
+    codec: Codec,
+    bound: Bound,
+    produced: u64,
+}
+
+enum Codec {
+    Plain,
+    Gzip(Box<Gunzip>),
+    Zstd { decoder: Box<zraw::Decoder<'static>>, frame: Frame },
+}
+
+/// Where a zstd stream is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frame {
+    /// Before the first, which must come.
+    First,
+    Inside,
+    Between,
+}
+
+struct Gunzip {
+    inflate: Decompress,
+    crc: Crc,
+    length: u32,
+    stage: Member,
+}
+
+/// Where a gzip stream is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Member {
+    /// Before the first, which must come.
+    First,
+    Inside,
+    Trailer,
+    Between,
+    End,
+}
+
+impl<R: Read> Decoder<R> {
+    /// Unpacks what `from` gives, as `compression` says.
+    pub fn new(compression: Compression, from: R, bound: Bound) -> Result<Self> {
+        let codec = match compression {
+            Compression::None => Codec::Plain,
+            Compression::Gzip => Codec::Gzip(Box::new(Gunzip {
+                inflate: Decompress::new(false),
+                crc: Crc::new(),
+                length: 0,
+                stage: Member::First,
+            })),
+            Compression::Zstd => {
+                let mut decoder = zraw::Decoder::new().at(|| "zstd")?;
+                decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).at(|| "zstd")?;
+                Codec::Zstd { decoder: Box::new(decoder), frame: Frame::First }
+            }
+        };
+        let input = Input { from, buffer: Vec::new(), at: 0, end: 0, consumed: 0 };
+        Ok(Self { input, codec, bound, produced: 0 })
+    }
+
+    /// Fills `out` from its start and says how far, which is 0 only at the end of the stream (or if `out` is empty). The
+    /// larger it is, the faster: 256 KiB and more.
+    pub fn read(&mut self, out: &mut [u8]) -> Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        let n = match &mut self.codec {
+            Codec::Plain => self.input.read(out)?,
+            Codec::Gzip(gunzip) => gunzip.read(&mut self.input, out)?,
+            Codec::Zstd { decoder, frame } => unzstd(decoder, frame, &mut self.input, out)?,
+        };
+        self.produced = self.produced.saturating_add(n as u64);
+        let Bound { ratio, most } = self.bound;
+        if self.produced > most {
+            return Err(Error::invalid(format!("unpacked, it is larger than the {most} bytes that are allowed")));
+        }
+        let fair = self.input.consumed.saturating_mul(ratio).saturating_add(Bound::FREE);
+        if ratio > 0 && self.produced > fair && !matches!(self.codec, Codec::Plain) {
+            return Err(Error::invalid(format!("unpacked, it is more than {ratio} times as large: a bomb")));
+        }
+        Ok(n)
+    }
+
+    /// Bytes that were taken, and bytes that were given.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.input.consumed, self.produced)
+    }
+}
+
+/// Flags of a gzip member's header.
+const HCRC: u8 = 2;
+const EXTRA: u8 = 4;
+const NAME: u8 = 8;
+const COMMENT: u8 = 16;
+const RESERVED: u8 = 0xe0;
+
+/// What is read, with a buffer.
+struct Input<R> {
+    from: R,
+    buffer: Vec<u8>,
+    at: usize,
+    end: usize,
+    /// Bytes that were used.
+    consumed: u64,
+}
+
+impl<R: Read> Input<R> {
+    /// What is there; more is read if there is nothing. Empty at the end.
+    fn fill(&mut self) -> Result<&[u8]> {
+        if self.at == self.end {
+            self.buffer.resize(INPUT, 0);
+            self.at = 0;
+            self.end = fetch(&mut self.from, &mut self.buffer)?;
+        }
+        Ok(self.buffer.get(self.at..self.end).unwrap_or_default())
+    }
+
+    fn used(&mut self, n: usize) {
+        self.at += n;
+        self.consumed = self.consumed.saturating_add(n as u64);
+    }
+
+    /// Passes bytes on as they are.
+    fn read(&mut self, out: &mut [u8]) -> Result<usize> {
+        let n = fetch(&mut self.from, out)?;
+        self.consumed = self.consumed.saturating_add(n as u64);
+        Ok(n)
+    }
+
+    fn byte(&mut self) -> Result<Option<u8>> {
+        let byte = self.fill()?.first().copied();
+        self.used(usize::from(byte.is_some()));
+        Ok(byte)
+    }
+
+    /// A byte that must be there.
+    fn must(&mut self) -> Result<u8> {
+        self.byte()?.ok_or_else(cut)
+    }
+
+    fn little_endian(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes([self.must()?, self.must()?, self.must()?, self.must()?]))
+    }
+}
+
+fn fetch(from: &mut impl Read, out: &mut [u8]) -> Result<usize> {
+    loop {
+        match from.read(out) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.at(|| "read"),
+        }
+    }
+}
+
+fn cut() -> Error {
+    Error::invalid("the compressed data ends before its end")
+}
+
+fn corrupt(what: impl Display) -> Error {
+    Error::invalid(format!("the compressed data is damaged: {what}"))
+}
+
+impl Gunzip {
+    fn read<R: Read>(&mut self, input: &mut Input<R>, out: &mut [u8]) -> Result<usize> {
+        loop {
+            match self.stage {
+                Member::First | Member::Between => {
+                    self.stage = self.start(input)?;
+                }
+                Member::Inside => {
+                    let n = self.inflate(input, out)?;
+                    if n > 0 {
+                        return Ok(n);
+                    }
+                }
+                Member::Trailer => {
+                    if input.little_endian()? != self.crc.sum() {
+                        return Err(corrupt("a gzip member's checksum is wrong"));
+                    }
+                    if input.little_endian()? != self.length {
+                        return Err(corrupt("a gzip member's length is wrong"));
+                    }
+                    self.stage = Member::Between;
+                }
+                Member::End => return Ok(0),
+            }
+        }
+    }
+
+    /// A member's header (RFC 1952, 2.3), or the end. Its own checksum, which is rare, is passed over.
+    fn start<R: Read>(&mut self, input: &mut Input<R>) -> Result<Member> {
+        let further = self.stage == Member::Between;
+        match input.byte()? {
+            Some(0x1f) => {}
+            None if further => return Ok(Member::End),
+            None => return Err(cut()),
+            Some(0) if further => return zeros(input),
+            Some(_) if further => return Err(corrupt("something follows the last gzip member")),
+            Some(_) => return Err(corrupt("not gzip")),
+        }
+        if (input.must()?, input.must()?) != (0x8b, 8) {
+            return Err(corrupt("not gzip"));
+        }
+        let flags = input.must()?;
+        if flags & RESERVED != 0 {
+            return Err(corrupt("a gzip header with unknown flags"));
+        }
+        // Time, level and system.
+        for _ in 0..6 {
+            input.must()?;
+        }
+        if flags & EXTRA != 0 {
+            for _ in 0..u16::from_le_bytes([input.must()?, input.must()?]) {
+                input.must()?;
+            }
+        }
+        for text in [NAME, COMMENT] {
+            while flags & text != 0 && input.must()? != 0 {}
+        }
+        if flags & HCRC != 0 {
+            input.must()?;
+            input.must()?;
+        }
+        self.inflate.reset(false);
+        self.crc.reset();
+        self.length = 0;
+        Ok(Member::Inside)
+    }
+
+    fn inflate<R: Read>(&mut self, input: &mut Input<R>, out: &mut [u8]) -> Result<usize> {
+        let there = input.fill()?;
+        let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
+        let status = self.inflate.decompress(there, out, FlushDecompress::None).map_err(corrupt)?;
+        let at_end = there.is_empty();
+        let used = (self.inflate.total_in() - before_in) as usize;
+        let n = (self.inflate.total_out() - before_out) as usize;
+        input.used(used);
+        self.crc.update(out.get(..n).unwrap_or_default());
+        self.length = self.length.wrapping_add(n as u32);
+        match status {
+            Status::StreamEnd => self.stage = Member::Trailer,
+            _ if used == 0 && n == 0 && at_end => return Err(cut()),
+            _ if used == 0 && n == 0 => return Err(corrupt("deflate stands still")),
+            _ => {}
+        }
+        Ok(n)
+    }
+}
+
+/// What some writers pad the last gzip member with, up to the end.
+fn zeros<R: Read>(input: &mut Input<R>) -> Result<Member> {
+    loop {
+        let there = input.fill()?;
+        let n = there.len();
+        if n == 0 {
+            return Ok(Member::End);
+        }
+        if there.iter().any(|byte| *byte != 0) {
+            return Err(corrupt("something follows the last gzip member"));
+        }
+        input.used(n);
+    }
+}
+
+fn unzstd<R: Read>(
+    decoder: &mut zraw::Decoder<'static>,
+    frame: &mut Frame,
+    input: &mut Input<R>,
+    out: &mut [u8],
+) -> Result<usize> {
+    loop {
+        let there = input.fill()?;
+        let at_end = there.is_empty();
+        match *frame {
+            Frame::Between if at_end => return Ok(0),
+            Frame::First if at_end => return Err(cut()),
+            _ => {}
+        }
+        let (mut from, mut to) = (InBuffer::around(there), OutBuffer::around(out));
+        let left = decoder.run(&mut from, &mut to).map_err(|e| corrupt(format!("zstd: {e}")))?;
+        let (used, n) = (from.pos(), to.pos());
+        input.used(used);
+        *frame = if left == 0 { Frame::Between } else { Frame::Inside };
+        if n > 0 {
+            return Ok(n);
+        }
+        match used {
+            0 if at_end => return Err(cut()),
+            0 if left > 0 => return Err(corrupt("zstd stands still")),
+            _ => {}
+        }
+    }
+}
+
+/// How much of a gzip stream is packed by one thread at a time.
+const PIECE: usize = 1 << 20;
+
+/// How far deflate looks back.
+const WINDOW: usize = 32 << 10;
+
+/// What zstd packs by one thread at a time.
+const ZSTD_JOB: u32 = 4 << 20;
+
+/// Packs a stream. Nothing of it is whole before [`Encoder::finish`].
+///
+/// gzip is one member of pieces that are packed side by side, each knowing the 32 KiB before it, so a decoder sees one stream
+/// and the ratio stays; its header has no time and no name. zstd is one frame with a checksum.
+pub struct Encoder<W> {
+    to: W,
+    codec: Packer,
+}
+
+enum Packer {
+    Plain,
+    Gzip(Box<Gzip>),
+    Zstd { encoder: Box<zraw::Encoder<'static>>, buffer: Vec<u8> },
+}
+
+impl<W: Write> Encoder<W> {
+    /// Packs into `to` with up to `threads` threads (at least one; a second and further are started). Levels are 1 to 9 for
+    /// gzip (6 if `None`), 1 to 19 for zstd (3).
+    pub fn new(compression: Compression, level: Option<i32>, threads: usize, mut to: W) -> Result<Self> {
+        let level = |default: i32, most: i32| match level.unwrap_or(default) {
+            level if (1..=most).contains(&level) => Ok(level),
+            other => Err(Error::invalid(format!("compression level {other}: not one of 1 to {most}"))),
+        };
+        let codec = match compression {
+            Compression::None => Packer::Plain,
+            Compression::Gzip => {
+                let level = flate2::Compression::new(level(6, 9)?.unsigned_abs());
+                // No flags, no time, nothing about the level, system unknown.
+                to.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]).at(|| "write")?;
+                Packer::Gzip(Box::new(Gzip::new(level, threads)?))
+            }
+            Compression::Zstd => {
+                let mut encoder = zraw::Encoder::new(level(3, 19)?).at(|| "zstd")?;
+                // With no worker at all the result would be another one than with any number of them.
+                let threads = u32::try_from(threads.clamp(1, 64)).unwrap_or(1);
+                for parameter in
+                    [CParameter::ChecksumFlag(true), CParameter::NbWorkers(threads), CParameter::JobSize(ZSTD_JOB)]
+                {
+                    encoder.set_parameter(parameter).at(|| "zstd")?;
+                }
+                Packer::Zstd { encoder: Box::new(encoder), buffer: vec![0; 128 << 10] }
+            }
+        };
+        Ok(Self { to, codec })
+    }
+
+    /// Packs what is left, ends the stream, and gives back what it was written to.
+    pub fn finish(mut self) -> Result<W> {
+        match &mut self.codec {
+            Packer::Plain => {}
+            Packer::Gzip(gzip) => gzip.finish(&mut self.to).at(|| "compress")?,
+            Packer::Zstd { encoder, buffer } => loop {
+                let mut out = OutBuffer::around(&mut buffer[..]);
+                let left = encoder.finish(&mut out, true).at(|| "compress")?;
+                self.to.write_all(out.as_slice()).at(|| "write")?;
+                if left == 0 {
+                    break;
+                }
+            },
+        }
+        self.to.flush().at(|| "write")?;
+        Ok(self.to)
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.codec {
+            Packer::Plain => self.to.write(bytes),
+            Packer::Gzip(gzip) => gzip.write(bytes, &mut self.to),
+            Packer::Zstd { encoder, buffer } => {
+                let mut from = InBuffer::around(bytes);
+                while from.pos() < bytes.len() {
+                    let mut out = OutBuffer::around(&mut buffer[..]);
+                    encoder.run(&mut from, &mut out)?;
+                    self.to.write_all(out.as_slice())?;
+                }
+                Ok(bytes.len())
+            }
+        }
+    }
+
+    /// Hands on what is packed; what waits for more to be packed with stays.
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+struct Gzip {
+    level: flate2::Compression,
+    pool: Option<Pool>,
+    /// Packs here, if there is no pool.
+    deflate: Option<Compress>,
+    /// What is not handed out yet, up to a piece.
+    piece: Vec<u8>,
+    /// The end of the piece before.
+    window: Vec<u8>,
+    crc: Crc,
+    length: u32,
+}
+
+impl Gzip {
+    fn new(level: flate2::Compression, threads: usize) -> Result<Self> {
+        let pool = if threads > 1 { Some(Pool::new(level, threads.min(64)).at(|| "start a thread")?) } else { None };
+        Ok(Self {
+            level,
+            pool,
+            deflate: None,
+            piece: Vec::with_capacity(PIECE),
+            window: Vec::new(),
+            crc: Crc::new(),
+            length: 0,
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8], to: &mut impl Write) -> io::Result<usize> {
+        if self.piece.len() == PIECE {
+            self.hand_out(false, to)?;
+        }
+        let n = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(bytes.get(..n).unwrap_or_default());
+        Ok(n)
+    }
+
+    fn finish(&mut self, to: &mut impl Write) -> io::Result<()> {
+        self.hand_out(true, to)?;
+        while let Some(packed) = self.pool.as_mut().and_then(Pool::next) {
+            self.take(packed?, to)?;
+        }
+        to.write_all(&self.crc.sum().to_le_bytes())?;
+        to.write_all(&self.length.to_le_bytes())
+    }
+
+    fn hand_out(&mut self, last: bool, to: &mut impl Write) -> io::Result<()> {
+        let tail = self.piece.get(self.piece.len().saturating_sub(WINDOW)..).unwrap_or_default().to_vec();
+        let window = std::mem::replace(&mut self.window, tail);
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(if last { 0 } else { PIECE }));
+        let piece = Piece { bytes: piece, window, last };
+        let Some(pool) = &mut self.pool else {
+            let deflate = self.deflate.get_or_insert_with(|| Compress::new(self.level, false));
+            let packed = piece.pack(deflate)?;
+            return self.take(packed, to);
+        };
+        let packed = if pool.is_full() { pool.next() } else { None };
+        pool.give(piece)?;
+        match packed {
+            Some(packed) => self.take(packed?, to),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self, packed: Packed, to: &mut impl Write) -> io::Result<()> {
+        self.crc.combine(&packed.crc);
+        self.length = self.length.wrapping_add(packed.crc.amount());
+        to.write_all(&packed.bytes)
+    }
+}
+
+/// A part of a gzip stream.
+struct Piece {
+    bytes: Vec<u8>,
+    window: Vec<u8>,
+    last: bool,
+}
+
+struct Packed {
+    bytes: Vec<u8>,
+    crc: Crc,
+}
+
+impl Piece {
+    /// Deflates the piece. But for the last it ends at a byte's boundary, so that the next can follow (as pigz does).
+    fn pack(&self, deflate: &mut Compress) -> io::Result<Packed> {
+        deflate.reset();
+        if !self.window.is_empty() {
+            deflate.set_dictionary(&self.window).map_err(io::Error::other)?;
+        }
+        let flush = if self.last { FlushCompress::Finish } else { FlushCompress::Sync };
+        let mut bytes = Vec::with_capacity(self.bytes.len() / 2 + 1024);
+        let mut rest = &self.bytes[..];
+        loop {
+            let before = deflate.total_in();
+            let status = deflate.compress_vec(rest, &mut bytes, flush).map_err(io::Error::other)?;
+            rest = rest.get((deflate.total_in() - before) as usize..).unwrap_or_default();
+            let room = bytes.len() < bytes.capacity();
+            if status == Status::StreamEnd || (!self.last && room && rest.is_empty()) {
+                break;
+            }
+            bytes.reserve(PIECE / 4);
+        }
+        let mut crc = Crc::new();
+        crc.update(&self.bytes);
+        Ok(Packed { bytes, crc })
+    }
+}
+
+/// A piece and where its result goes.
+type Job = (Piece, SyncSender<io::Result<Packed>>);
+
+/// Threads that pack; what they made comes back in the order in which it was given.
+struct Pool {
+    jobs: Option<Sender<Job>>,
+    given: VecDeque<Receiver<io::Result<Packed>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    fn new(level: flate2::Compression, threads: usize) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        let mut pool = Self { jobs: Some(jobs), given: VecDeque::new(), threads: Vec::new() };
+        for _ in 0..threads {
+            let queue = Arc::clone(&queue);
+            let work = move || {
+                let mut deflate = Compress::new(level, false);
+                loop {
+                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((piece, answer)) = job else { return };
+                    // Nobody waits for it any more if the encoder was dropped.
+                    let _ = answer.send(piece.pack(&mut deflate));
+                }
+            };
+            pool.threads.push(thread::Builder::new().name("gzip".into()).spawn(work)?);
+        }
+        Ok(pool)
+    }
+
+    /// True if a result should be taken before another piece is given: each thread has one, and one waits.
+    fn is_full(&self) -> bool {
+        self.given.len() > self.threads.len()
+    }
+
+    fn give(&mut self, piece: Piece) -> io::Result<()> {
+        let (answer, result) = mpsc::sync_channel(1);
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send((piece, answer)).is_ok());
+        self.given.push_back(result);
+        if sent { Ok(()) } else { Err(io::Error::other("the threads have ended")) }
+    }
+
+    /// The first result that was not taken yet, if anything was given.
+    fn next(&mut self) -> Option<io::Result<Packed>> {
+        let result = self.given.pop_front()?;
+        Some(result.recv().unwrap_or_else(|_| Err(io::Error::other("a thread has ended"))))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            // It has said what it had to say by its results.
+            let _ = thread.join();
+        }
+    }
+}
