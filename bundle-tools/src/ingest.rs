@@ -182,23 +182,20 @@ pub struct Merge {
     pub tables: Vec<u64>,
 }
 
-/// Descriptors: the index, for writing, then the tables from the base up.
-pub fn merge(task: &Merge, mut fds: Vec<OwnedFd>) -> Result<()> {
-    if fds.len() != task.tables.len() + 1 {
-        return Err(Error::invalid("merge: not as many files as tables"));
+/// Descriptors: the index, for writing, then the tables from the base up, then the tars in the same order.
+pub fn merge(task: &Merge, fds: Vec<OwnedFd>) -> Result<()> {
+    if fds.len() != 2 * task.tables.len() + 1 {
+        return Err(Error::invalid("merge: not as many files as layers"));
     }
-    let tables = fds.split_off(1);
+    let mut files = fds.into_iter().map(File::from);
+    let mut index = files.next().ok_or_else(|| Error::invalid("merge: no index"))?;
     let mut layers = Vec::new();
-    for (fd, len) in tables.into_iter().zip(&task.tables) {
+    for (file, len) in files.by_ref().take(task.tables.len()).zip(&task.tables) {
         let mut bytes = Vec::new();
-        File::from(fd).take(*len).read_to_end(&mut bytes).at(|| "read a table")?;
+        file.take(*len).read_to_end(&mut bytes).at(|| "read a table")?;
         layers.push(Layer::decode(&bytes)?);
     }
+    let tars: Vec<File> = files.collect();
     let tree = Tree::merge(&layers)?;
-    let mut index = std::io::BufWriter::with_capacity(
-        256 << 10,
-        fds.pop().map(File::from).ok_or_else(|| Error::invalid("merge: no index"))?,
-    );
-    erofs::write(&tree, &layers, &mut index)?;
-    index.flush().at(|| "write the index")
+    erofs::write(&tree, &tars, &mut index)
 }

@@ -2,16 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 
 /// How to talk to a registry.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Registry")]
 pub(crate) struct Wire {
-    /// --tls-verify=false: plain HTTP and certificates that nobody vouches for are taken (loopback may use HTTP anyway)
-    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", action = ArgAction::Set)]
-    pub(crate) tls_verify: bool,
+    /// Talk plain HTTP to every registry (to those on loopback that is done anyway)
+    #[arg(long)]
+    pub(crate) plain_http: bool,
 }
 
 /// `pull IMAGE...`

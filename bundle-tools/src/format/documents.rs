@@ -358,8 +358,8 @@ pub fn history_entry(step: &Step) -> Value {
 /// What the store knows of an image beyond its documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected<'a> {
-    /// All of its names.
-    pub names: &'a [String],
+    /// All of its names, each with the digest of what the registry knows by it: the manifest, or an index that has it.
+    pub names: &'a [(String, Digest)],
     /// The descriptor of its manifest.
     pub manifest: &'a Descriptor,
     /// The manifest.
@@ -379,10 +379,10 @@ pub fn inspect(image: &Inspected<'_>) -> Result<Value> {
     let parsed = ImageConfig::parse(image.config, image.parts.layers.len())?;
     let text = |key: &str| config.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
     let mut repositories = BTreeSet::new();
-    for name in image.names {
-        repositories.insert(split_name(name).0);
+    for (name, digest) in image.names {
+        repositories.insert(format!("{}@{digest}", split_name(name).0));
     }
-    let tags = image.names.iter().filter(|name| !name.contains('@')).map(String::as_str);
+    let tags = image.names.iter().map(|(name, _)| name.as_str()).filter(|name| !name.contains('@'));
     let comment = parsed.history.last().map(|step| step.comment.as_str()).unwrap_or_default();
     let layers = image.parts.layers.iter().zip(&parsed.rootfs.diff_ids).map(|(blob, diff)| {
         let compression = LayerType::of(&blob.media_type).map(|layer| match layer.compression {
@@ -400,7 +400,7 @@ pub fn inspect(image: &Inspected<'_>) -> Result<Value> {
     Ok(Value::record([
         ("Id", image.parts.config.digest.to_string().into()),
         ("RepoTags", Value::list(tags)),
-        ("RepoDigests", Value::list(repositories.into_iter().map(|name| format!("{name}@{}", image.manifest.digest)))),
+        ("RepoDigests", Value::list(repositories)),
         ("Comment", comment.into()),
         ("Created", text("created").into()),
         ("Author", text("author").into()),

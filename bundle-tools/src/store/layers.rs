@@ -306,6 +306,7 @@ impl Store {
             tables.push(len.checked_sub(TRAILER as u64).ok_or_else(|| damaged(diff_id))?);
             files.push(file);
         }
+        files.extend(self.tars(diff_ids)?);
         let fds: Vec<BorrowedFd<'_>> = std::iter::once(&scratch.file).chain(&files).map(AsFd::as_fd).collect();
         Worker::start(&Task::Merge(ingest::Merge { tables }), &fds, Jail::Nothing)?.wait::<()>()?;
         Ok(scratch)
