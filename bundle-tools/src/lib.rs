@@ -4,9 +4,9 @@
 //! plain tar that its diff id names, with a table of its entries ([`layer`]).
 
 pub mod bundle;
-pub mod config;
 pub mod commit;
 pub mod compress;
+pub mod config;
 pub mod digest;
 pub mod dir;
 pub mod directory;
