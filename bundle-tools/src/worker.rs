@@ -119,6 +119,7 @@ static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 pub struct Worker {
     child: Child,
     socket: OwnedFd,
+    buffer: Vec<u8>,
 }
 
 /// What a worker says.
@@ -144,7 +145,7 @@ impl Worker {
         let child = command.spawn().at(|| "start the worker")?;
         // The command holds the worker's end of the socket.
         drop(command);
-        let worker = Self { child, socket: ours };
+        let worker = Self { child, socket: ours, buffer: vec![0; MAX_MESSAGE] };
         let mut all = Vec::new();
         if let Jail::Into(dir) = jail {
             all.push(dir.as_fd());
@@ -186,9 +187,9 @@ impl Worker {
 
     /// Waits for what it says next.
     pub fn hear<T: DeserializeOwned>(&mut self) -> Result<Heard<T>> {
-        let mut buffer = vec![0; MAX_MESSAGE];
+        let buffer = &mut self.buffer;
         let n = retry(|| rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty()).map(|(n, _)| n));
-        let message = buffer.get(..n.at(|| "hear the worker")?).unwrap_or_default();
+        let message = self.buffer.get(..n.at(|| "hear the worker")?).unwrap_or_default();
         match message {
             [PROGRESS, count @ ..] => match count.try_into() {
                 Ok(count) => Ok(Heard::Progress(u64::from_le_bytes(count))),
@@ -523,10 +524,13 @@ pub(crate) mod tests {
     #[test]
     fn a_worker_in_a_tree_sees_that_tree_alone() {
         let tree = Scratch::new("jail");
+        // The harness has threads, so it gets no user namespace, which others than root need for the rest: then it is
+        // Landlock that says no.
+        let no = if probe().unwrap().namespaces.is_none() { "No such file" } else { "Permission denied" };
         for work in [Work::Directory, Work::Commit] {
             assert_eq!(attempt(work, Way::Stay, Some(&tree.dir)).unwrap(), "stayed");
             for way in [Way::Open, Way::OpenAbove] {
-                assert!(attempt(work, way, Some(&tree.dir)).unwrap().starts_with("No such file"), "{work:?} {way:?}");
+                assert!(attempt(work, way, Some(&tree.dir)).unwrap().starts_with(no), "{work:?} {way:?}");
             }
             for way in [
                 Way::Socket,
@@ -548,9 +552,11 @@ pub(crate) mod tests {
     #[test]
     fn this_machine_says_what_its_jails_are_made_of() {
         let report = probe().unwrap();
-        eprintln!("{report:?}");
-        if rustix::process::geteuid().is_root() {
+        let powers = rustix::thread::capabilities(None).unwrap().effective;
+        if powers.contains(rustix::thread::CapabilitySet::SYS_ADMIN) {
             assert_eq!(report.namespaces, None);
+        } else {
+            eprintln!("skipped: needs CAP_SYS_ADMIN; {report:?}");
         }
     }
 
