@@ -5,6 +5,7 @@
 
 pub mod commit;
 pub mod compress;
+pub mod diff;
 pub mod digest;
 pub mod dir;
 pub mod directory;
