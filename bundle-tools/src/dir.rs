@@ -85,6 +85,24 @@ impl Dir {
         Ok(fd.into())
     }
 
+    /// The regular file `name`, readable and writable; made empty (mode 0600) if it isn't there.
+    pub fn open_or_create(&self, name: &str) -> Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600)).at(|| format!("open {name}"))?;
+        let stat = rustix::fs::fstat(&fd).at(|| format!("stat {name}"))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(fd.into()),
+            other => Err(Error::invalid(format!("{name}: is not a regular file but a {other:?}"))),
+        }
+    }
+
+    /// The file `name`, for writing at its end and for nothing else: through such a descriptor nothing that was written
+    /// can be changed or read.
+    pub fn append(&self, name: &str) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        Ok(self.open(name, flags).at(|| format!("open {name}"))?.into())
+    }
+
     fn open(&self, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         loop {
@@ -117,6 +135,16 @@ impl Dir {
     /// Gives `old` the name `new`, in place of what has it.
     pub fn rename(&self, old: &str, new: &str) -> Result<()> {
         rustix::fs::renameat(&self.fd, old, &self.fd, new).at(|| format!("rename {old} to {new}"))
+    }
+
+    /// Moves `old` to `new` in another directory of the same file system, in place of what has that name.
+    pub fn move_to(&self, old: &str, to: &Dir, new: &str) -> Result<()> {
+        rustix::fs::renameat(&self.fd, old, to, new).at(|| format!("rename {old} to {new}"))
+    }
+
+    /// Gives the file `old` a second name, `new`, in another directory of the same file system.
+    pub fn link_to(&self, old: &str, to: &Dir, new: &str) -> Result<()> {
+        rustix::fs::linkat(&self.fd, old, to, new, AtFlags::empty()).at(|| format!("link {old} as {new}"))
     }
 
     /// Removes the name of a file.
