@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod commit;
 pub mod compress;
+pub mod diff;
 pub mod config;
 pub mod digest;
 pub mod dir;
