@@ -177,6 +177,22 @@ impl Dir {
     }
 }
 
+/// The directory `path` below `root`, which is the root itself if the path is empty: no links, no other mount, nothing
+/// outside, whoever renames what meanwhile.
+pub(crate) fn below(root: impl AsFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let path = if path.is_empty() { b"." } else { path };
+    loop {
+        match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {
+            // A rename elsewhere made the kernel unsure (openat2(2)).
+            Err(Errno::AGAIN) => {}
+            other => return other,
+        }
+    }
+}
+
 /// All bytes of `from`, which `what` names in an error; more than `limit` bytes are an error.
 pub fn read_limited(from: impl Read, what: &str, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();

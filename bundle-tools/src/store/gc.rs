@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::layers::{chain_id, table_name, tar_name, tree_name};
 use super::lock::Sweep;
-use super::{Store, optional};
+use super::{Ref, Store, optional};
 use crate::digest::Digest;
 use crate::dir::Dir;
 use crate::error::{At, Error, Result};
@@ -54,6 +54,11 @@ impl Store {
     /// Removes what is not needed, and says what that was. Waits for leases to end, and fails with the kind
     /// [`InUse`](crate::error::ErrorKind::InUse) if that takes too long: the caller holds none.
     pub fn prune(&self, prune: Prune) -> Result<Freed> {
+        self.prune_where(prune, &|_| Ok(true))
+    }
+
+    /// The same, but of the names and nameless images only those that `may` go.
+    pub fn prune_where(&self, prune: Prune, may: &dyn Fn(&Ref) -> Result<bool>) -> Result<Freed> {
         let _sweep = Sweep::take(&self.root)?;
         let mut freed = Freed::default();
         let used: HashSet<Digest> = self.bundle_manifests()?.iter().map(|manifest| manifest.digest).collect();
@@ -63,7 +68,7 @@ impl Store {
                 Prune::Unnamed => r.name.is_none(),
                 Prune::Unused => true,
             };
-            if !goes || used.contains(&r.manifest.digest) {
+            if !goes || used.contains(&r.manifest.digest) || !may(&r)? {
                 continue;
             }
             match r.name {

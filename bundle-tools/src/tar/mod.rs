@@ -1,6 +1,10 @@
 //! Tar streams: read into a [`Layer`](crate::layer::Layer), and written.
 
+#[cfg(test)]
+mod differential;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use scan::{Limits, Scanner};
