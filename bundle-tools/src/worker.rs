@@ -187,8 +187,14 @@ impl Worker {
 
     /// Waits for what it says next.
     pub fn hear<T: DeserializeOwned>(&mut self) -> Result<Heard<T>> {
-        let buffer = &mut self.buffer;
-        let n = retry(|| rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty()).map(|(n, _)| n));
+        // A worker that ends before it took all that it was told resets the connection, which is reported once, before what
+        // it said last.
+        let n = loop {
+            match retry(|| rustix::net::recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())) {
+                Err(Errno::CONNRESET) => {}
+                got => break got.map(|(n, _)| n),
+            }
+        };
         let message = self.buffer.get(..n.at(|| "hear the worker")?).unwrap_or_default();
         match message {
             [PROGRESS, count @ ..] => match count.try_into() {
