@@ -125,7 +125,10 @@ impl Source for Layout {
             for entry in entries {
                 let names = self.names(entry);
                 if !seen.insert(entry.digest) {
-                    roots.iter_mut().filter(|r| r.descriptor.digest == entry.digest).for_each(|r| r.names.extend(names.clone()));
+                    roots
+                        .iter_mut()
+                        .filter(|r| r.descriptor.digest == entry.digest)
+                        .for_each(|r| r.names.extend(names.clone()));
                     continue;
                 }
                 let bytes = self.document(entry, MAX_DOCUMENT)?;
