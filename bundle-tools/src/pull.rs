@@ -225,9 +225,8 @@ impl Pull<'_> {
     /// Brings configuration and layers; returns what the image runs on.
     fn image(&self, manifest: &Manifest) -> Result<Platform> {
         for (n, layer) in manifest.layers.iter().enumerate() {
-            let kind = LayerType::of(&layer.media_type).ok_or_else(|| {
-                Error::unsupported(format!("layer {n}: unknown media type {:?}", layer.media_type))
-            })?;
+            let kind = LayerType::of(&layer.media_type)
+                .ok_or_else(|| Error::unsupported(format!("layer {n}: unknown media type {:?}", layer.media_type)))?;
             if kind.foreign {
                 return Err(Error::unsupported(format!(
                     "layer {n}: is not in the registry but at a URL (\"foreign\"), from where nothing is fetched"
@@ -400,4 +399,3 @@ fn rootfs(store: &Store, _: &Lease, path: &Path, options: &Options, progress: &d
     };
     make().map_err(|e| e.context(path.display()))
 }
-

@@ -136,3 +136,111 @@ impl Command {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The rest of what was understood, in the form that derive(Debug) gives it.
+    fn parse(line: &str) -> Result<String, String> {
+        let words = std::iter::once("orlop-bundle").chain(line.split(' '));
+        match Cli::try_parse_from(words) {
+            Ok(cli) => Ok(format!("{:?} {:?}", cli.command, cli.global)),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_table_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dockers_command_lines_are_understood() {
+        for (line, parts) in [
+            ("pull debian:bookworm", vec!["images: [\"debian:bookworm\"]"]),
+            ("pull -q a b", vec!["quiet: true", "\"a\", \"b\""]),
+            (
+                "--store /s images -aq --no-trunc",
+                vec!["store: Some(\"/s\")", "all: true", "no_trunc: true", "quiet: true"],
+            ),
+            (
+                "images --digests --filter dangling=true -f label=a=b",
+                vec!["Dangling(true)", "Label(\"a\", Some(\"b\"))"],
+            ),
+            (
+                "images --format {{.ID}} --sort size debian",
+                vec!["Some(\"{{.ID}}\")", "sort: Size", "name: Some(\"debian\")"],
+            ),
+            ("ls --json", vec!["Images(", "json: true"]),
+            ("history --no-trunc -q --human=false a", vec!["no_trunc: true", "human: false", "quiet: true"]),
+            ("history -H=false --format json a", vec!["human: false", "format: Some(\"json\")"]),
+            ("history a --human", vec!["human: true"]),
+            ("inspect -f {{.Id}} --type image a b", vec!["format: Some(\"{{.Id}}\")", "Some(Image)"]),
+            ("tag a b", vec!["image: \"a\"", "name: \"b\""]),
+            ("rmi -f a b", vec!["force: true"]),
+            ("prune -a -f --filter until=24h", vec!["all: true", "force: true", "until=24h"]),
+            ("login -u me -p secret registry.example", vec!["username: Some(\"me\")", "password: Some(\"secret\")"]),
+            ("login -u me --password-stdin registry.example", vec!["password_stdin: true"]),
+            ("save -o f.tar a b", vec!["output: Some(\"f.tar\")", "DockerArchive"]),
+            ("load -i f.tar", vec!["input: Some(\"f.tar\")"]),
+            (
+                "commit -a me -m words web mine:2.0",
+                vec!["author: Some(\"me\")", "bundle: \"web\"", "Some(\"mine:2.0\")"],
+            ),
+            ("umount web", vec!["Unmount(", "\"web\""]),
+            ("rm -f a b", vec!["Rm(", "force: true"]),
+            ("df -v --debug", vec!["verbose: true", "debug: true"]),
+            ("verify --repair", vec!["repair: true"]),
+            ("unpack --rootfs-only a dir", vec!["rootfs_only: true"]),
+            ("create --backend directory a web", vec!["Directory", "bundle: \"web\""]),
+        ] {
+            let understood = parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+            for part in parts {
+                assert!(understood.contains(part), "{line}: {part} is not in {understood}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_on_the_command_line() {
+        for (line, word) in [
+            ("", "Usage"),
+            ("frobnicate", "frobnicate"),
+            ("pull", "IMAGE"),
+            ("tag a", "NAME"),
+            ("images --filter colour=red", "dangling"),
+            ("images --sort shoe-size", "shoe-size"),
+            ("images --json --format x", "cannot be used with"),
+            ("history --json --format x a", "cannot be used with"),
+            ("inspect", "IMAGE"),
+            ("login --password-stdin registry.example", "--username"),
+            ("login -u a -p b --password-stdin registry.example", "cannot be used with"),
+            ("commit --level 99 web", "99"),
+            ("completion tcsh", "tcsh"),
+        ] {
+            let said = parse(line).unwrap_err();
+            assert!(said.contains(word), "{line}: {said}");
+        }
+    }
+
+    #[test]
+    fn every_command_and_flag_says_what_it_is_for_and_no_line_is_too_wide() {
+        let mut command = Cli::command();
+        command.build();
+        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some_and(|help| !help.to_string().is_empty()), "{name} {argument}");
+            }
+            let help = command.clone().render_help().to_string();
+            // Without a terminal clap wraps nothing, so only what is written by hand is bounded.
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.lines().all(|line| line.chars().count() <= 130), "{name}: {examples}");
+            assert!(help.contains("Usage"), "{name}");
+        }
+    }
+}

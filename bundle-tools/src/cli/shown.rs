@@ -225,7 +225,8 @@ pub(crate) fn images(args: &Images, global: &Global, store: &Store, screen: &mut
 
 /// Shows what an image was made of.
 pub(crate) fn history(args: &History, global: &Global, store: &Store, screen: &mut Screen) -> Result<()> {
-    let format = Format::parse(args.format.as_deref().unwrap_or("table"), documents::HISTORY)?;
+    let columns = if args.human { documents::HISTORY } else { documents::HISTORY_DATES };
+    let format = Format::parse(args.format.as_deref().unwrap_or("table"), columns)?;
     let image = store.image(&args.image)?;
     let steps = documents::steps(image.id(), &image.config, |diff_id| store.size(&[*diff_id]))?;
     if global.json {

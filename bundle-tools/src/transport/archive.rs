@@ -30,7 +30,10 @@ pub struct Archive {
 
 #[derive(Debug)]
 enum Member {
-    Content { from: u64, len: u64 },
+    Content {
+        from: u64,
+        len: u64,
+    },
     /// The clean name of what it means.
     Link(Vec<u8>),
 }

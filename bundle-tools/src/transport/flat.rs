@@ -41,7 +41,8 @@ impl Source for Flat {
     fn roots(&self) -> Result<Vec<Root>> {
         let read = || -> Result<Root> {
             let bytes = self.dir.read("manifest.json", MAX_DOCUMENT)?;
-            let kind = own_type(&bytes)?.ok_or_else(|| Error::invalid("manifest.json: neither a manifest nor an index"))?;
+            let kind =
+                own_type(&bytes)?.ok_or_else(|| Error::invalid("manifest.json: neither a manifest nor an index"))?;
             let descriptor = Descriptor::of(&kind, &bytes);
             Ok(Root { names: vec![name_of(&self.path, None)], descriptor, bytes })
         };
