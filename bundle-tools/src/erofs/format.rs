@@ -329,10 +329,6 @@ mod tests {
         let one = |name: &[u8], value: &[u8]| xattrs([(name, value)].into_iter());
         assert_eq!(one(b"user.a", b"xy").unwrap()[12..], *b"\x01\x01\x02\x00axy\x00");
         assert_eq!(one(b"system.posix_acl_access", b"").unwrap()[12..], *b"\x00\x02\x00\x00");
-<<<<<<< HEAD
-        assert_eq!(one(b"trusted.overlay.opaque", b"y").unwrap()[16..], b"overlay.overlay.opaquey\x00"[..24]);
-=======
->>>>>>> b3-tree
         assert!(one(b"user.a", &[0; 65535]).is_ok());
         assert!(one(b"user.a", &[0; 65536]).unwrap_err().contains("65535"));
         assert!(one(b"com.example", b"").is_err());
