@@ -5,6 +5,11 @@
 
 pub mod commit;
 pub mod compress;
+pub mod bundle;
+pub mod commit;
+pub mod compress;
+pub mod diff;
+pub mod config;
 pub mod digest;
 pub mod dir;
 pub mod directory;

@@ -222,7 +222,7 @@ impl FromStr for Location {
             }
             Ok((path.into(), tag))
         };
-        let transport = text.split_once(':').map(|(transport, rest)| (transport, rest));
+        let transport = text.split_once(':');
         match transport {
             Some(("docker", rest)) if rest.starts_with("//") => {
                 Ok(Self::Registry(rest.trim_start_matches('/').parse()?))

@@ -85,7 +85,7 @@ impl Repository {
 
     fn transfer(&self, begun: &Response, descriptor: &Descriptor, file: &File, sent: Sent<'_>) -> Result<Uploaded> {
         let payload = Payload::Piece { file, from: 0, len: descriptor.size, sent };
-        let response = self.complete(&self.next(begun)?, descriptor, payload)?;
+        let response = self.complete(&self.continuation(begun)?, descriptor, payload)?;
         if response.status == StatusCode::PAYLOAD_TOO_LARGE {
             return self.in_chunks(descriptor, file, sent);
         }
@@ -96,7 +96,7 @@ impl Repository {
     fn in_chunks(&self, descriptor: &Descriptor, file: &File, sent: Sent<'_>) -> Result<Uploaded> {
         let begun = self.begin()?;
         let least = begun.header("oci-chunk-min-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-        let (mut at, mut url) = (0, self.next(&begun)?);
+        let (mut at, mut url) = (0, self.continuation(&begun)?);
         while at < descriptor.size {
             let len = CHUNK.max(least).min(descriptor.size - at);
             let request = Request::new(Method::PATCH, url)
@@ -107,7 +107,7 @@ impl Repository {
             if response.status != StatusCode::ACCEPTED {
                 return Err(response.error());
             }
-            url = self.next(&response)?;
+            url = self.continuation(&response)?;
             at += len;
         }
         let response = self.complete(&url, descriptor, Payload::Nothing)?;
@@ -122,7 +122,7 @@ impl Repository {
     }
 
     /// Where an upload goes on.
-    fn next(&self, response: &Response) -> Result<Uri> {
+    fn continuation(&self, response: &Response) -> Result<Uri> {
         let location = response.header(header::LOCATION);
         let location = location.ok_or_else(|| Error::new(ErrorKind::Network, "no location for the upload"))?;
         self.http.target(&response.url, location)

@@ -20,9 +20,11 @@ use crate::json;
 /// How much is collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prune {
-    /// What neither a name nor a bundle needs.
+    /// What no ref and no bundle needs: what was left by [`Store::remove_ref`], or by a pull that failed.
+    Garbage,
+    /// Images without a name too, if no bundle is of them.
     Unnamed,
-    /// The names of images without a bundle too.
+    /// All images, if no bundle is of them.
     Unused,
 }
 
@@ -42,6 +44,7 @@ pub struct Freed {
 /// All that is needed.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
+    manifests: HashSet<Digest>,
     pub(super) blobs: HashSet<Digest>,
     pub(super) layers: HashSet<Digest>,
     pub(super) trees: HashSet<Digest>,
@@ -60,7 +63,12 @@ impl Store {
         let mut freed = Freed::default();
         let used: HashSet<Digest> = self.bundle_manifests()?.iter().map(|manifest| manifest.digest).collect();
         for r in self.refs()? {
-            if used.contains(&r.manifest.digest) || (r.name.is_some() && prune == Prune::Unnamed) || !may(&r)? {
+            let goes = match prune {
+                Prune::Garbage => false,
+                Prune::Unnamed => r.name.is_none(),
+                Prune::Unused => true,
+            };
+            if !goes || used.contains(&r.manifest.digest) || !may(&r)? {
                 continue;
             }
             match r.name {
@@ -113,9 +121,10 @@ impl Store {
     /// Marks what a manifest needs. A document that is missing or damaged is an error: without it, it can't be known what
     /// else is needed, and `verify` says so with more words.
     pub(super) fn mark(&self, manifest: &Descriptor, marks: &mut Marks) -> Result<()> {
-        if !marks.blobs.insert(manifest.digest) {
+        if !marks.manifests.insert(manifest.digest) {
             return Ok(());
         }
+        marks.blobs.insert(manifest.digest);
         let bytes = self.read_blob(manifest)?;
         let Document::Manifest(manifest) = Document::parse(&manifest.media_type, &bytes)? else {
             return Err(Error::invalid(format!("{}: is an index", manifest.digest)));

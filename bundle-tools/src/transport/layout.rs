@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::dir::Dir;
-use crate::error::{At, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Descriptor, Document, is_document, media};
 use crate::json::{self, MAX_DOCUMENT};
 use crate::reference::Reference;
@@ -153,15 +153,12 @@ impl Source for Layout {
     }
 }
 
-/// What is asked of a directory that a layout is to be in: it is one, or empty.
+/// True if `dir` is an image layout; false if it is empty and may become one. Anything else is an error.
 pub(super) fn is_layout(dir: &Dir) -> Result<bool> {
     match dir.file("oci-layout") {
         Ok(_) => Ok(true),
-        Err(e) if e.kind() == ErrorKind::NotFound => match dir.names()?.is_empty() {
-            true => Ok(false),
-            false => Err(Error::invalid("not an image layout, and not empty")),
-        },
-        Err(e) => Err::<bool, _>(e),
+        Err(e) if e.kind() == ErrorKind::NotFound && dir.names()?.is_empty() => Ok(false),
+        Err(e) if e.kind() == ErrorKind::NotFound => Err(Error::invalid("not an image layout, and not empty")),
+        Err(e) => Err(e),
     }
-    .map_err(|e: Error| e)
 }

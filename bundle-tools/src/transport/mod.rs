@@ -9,7 +9,7 @@ mod flat;
 mod layout;
 mod save;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -41,7 +41,7 @@ pub struct Root {
 #[derive(Debug)]
 pub enum Body<'a> {
     /// From a registry.
-    Network(Download<'a>),
+    Network(Box<Download<'a>>),
     /// From this machine.
     Local(PieceReader),
 }
@@ -152,11 +152,11 @@ impl Source for Remote {
         // A mirror that answered by tag but lost a blob is rare: only then is a question asked for nothing.
         for repository in self.repositories.iter().take(self.repositories.len().saturating_sub(1)) {
             if repository.has_blob(&descriptor.digest).unwrap_or(false) {
-                return Ok(Body::Network(repository.blob(descriptor, from)));
+                return Ok(Body::Network(Box::new(repository.blob(descriptor, from))));
             }
         }
         let last = self.repositories.last().ok_or_else(|| Error::invalid(format!("{}: no registry", self.name)))?;
-        Ok(Body::Network(last.blob(descriptor, from)))
+        Ok(Body::Network(Box::new(last.blob(descriptor, from))))
     }
 }
 

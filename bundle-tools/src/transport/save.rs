@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -270,7 +270,7 @@ impl Save<'_> {
         add_bytes(writer, "manifest.json", &to_json(&Value::Array(list))?)
     }
 
-    fn flat(&self, image: &Found, path: &PathBuf) -> Result<()> {
+    fn flat(&self, image: &Found, path: &Path) -> Result<()> {
         let dir = Dir::make(path)?;
         let names = dir.names()?;
         if !names.is_empty() && !names.iter().any(|name| name == "manifest.json") {
