@@ -3,13 +3,11 @@
 //! An image comes from a registry, a layout or an archive ([`image`] has its documents). Each layer is stored as the
 //! plain tar that its diff id names, with a table of its entries ([`layer`]).
 
-pub mod commit;
-pub mod compress;
 pub mod bundle;
 pub mod commit;
 pub mod compress;
-pub mod diff;
 pub mod config;
+pub mod diff;
 pub mod digest;
 pub mod dir;
 pub mod directory;
