@@ -21,6 +21,7 @@ pub mod json;
 pub mod layer;
 pub mod mount;
 pub mod platform;
+pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod reference;
