@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// A digest in the making.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {

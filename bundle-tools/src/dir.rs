@@ -85,6 +85,24 @@ impl Dir {
         Ok(fd.into())
     }
 
+    /// The regular file `name`, readable and writable; made empty (mode 0600) if it isn't there.
+    pub fn open_or_create(&self, name: &str) -> Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600)).at(|| format!("open {name}"))?;
+        let stat = rustix::fs::fstat(&fd).at(|| format!("stat {name}"))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(fd.into()),
+            other => Err(Error::invalid(format!("{name}: is not a regular file but a {other:?}"))),
+        }
+    }
+
+    /// The file `name`, for writing at its end and for nothing else: through such a descriptor nothing that was written
+    /// can be changed or read.
+    pub fn append(&self, name: &str) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        Ok(self.open(name, flags).at(|| format!("open {name}"))?.into())
+    }
+
     fn open(&self, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         loop {
@@ -119,6 +137,16 @@ impl Dir {
         rustix::fs::renameat(&self.fd, old, &self.fd, new).at(|| format!("rename {old} to {new}"))
     }
 
+    /// Moves `old` to `new` in another directory of the same file system, in place of what has that name.
+    pub fn move_to(&self, old: &str, to: &Dir, new: &str) -> Result<()> {
+        rustix::fs::renameat(&self.fd, old, to, new).at(|| format!("rename {old} to {new}"))
+    }
+
+    /// Gives the file `old` a second name, `new`, in another directory of the same file system.
+    pub fn link_to(&self, old: &str, to: &Dir, new: &str) -> Result<()> {
+        rustix::fs::linkat(&self.fd, old, to, new, AtFlags::empty()).at(|| format!("link {old} as {new}"))
+    }
+
     /// Removes the name of a file.
     pub fn unlink(&self, name: &str) -> Result<()> {
         rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).at(|| format!("remove {name}"))
@@ -146,6 +174,22 @@ impl Dir {
     /// Makes what was created, renamed and removed in it last.
     pub fn sync(&self) -> Result<()> {
         rustix::fs::fsync(&self.fd).at(|| "sync directory")
+    }
+}
+
+/// The directory `path` below `root`, which is the root itself if the path is empty: no links, no other mount, nothing
+/// outside, whoever renames what meanwhile.
+pub(crate) fn below(root: impl AsFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let path = if path.is_empty() { b"." } else { path };
+    loop {
+        match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {
+            // A rename elsewhere made the kernel unsure (openat2(2)).
+            Err(Errno::AGAIN) => {}
+            other => return other,
+        }
     }
 }
 

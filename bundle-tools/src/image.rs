@@ -250,6 +250,22 @@ impl Document {
     }
 }
 
+/// True for the media types of manifests and indexes.
+pub fn is_document(media_type: &str) -> bool {
+    matches!(media_type, media::INDEX | media::DOCKER_LIST | media::MANIFEST | media::DOCKER_MANIFEST)
+}
+
+/// The bytes of a new manifest.
+pub fn manifest(config: &Descriptor, layers: &[Descriptor]) -> Result<Vec<u8>> {
+    let document = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media::MANIFEST,
+        "config": config,
+        "layers": layers,
+    });
+    serde_json::to_vec(&document).map_err(|e| Error::invalid(format!("manifest: {e}")))
+}
+
 /// An image's configuration (config.md), as far as it is acted on. What Docker adds to it (health checks, `ArgsEscaped`)
 /// survives a commit because that edits the JSON value and not this.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

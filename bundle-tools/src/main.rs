@@ -1,3 +1,60 @@
-//! The command `orlop-bundle`.
+//! The command `orlop-bundle`: a command line, a few calls into the library, an exit status.
 
-fn main() {}
+mod cli;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use orlop_bundle::error::Result;
+use orlop_bundle::store::Store;
+
+use cli::screen::{Screen, tell};
+use cli::{Cli, Command, Global, manual, shown, stored};
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|first| first == "--worker") {
+        return orlop_bundle::worker::main();
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refused) => {
+            // Help and versions come this way too. Where the stream is closed, nobody reads.
+            let _ = refused.print();
+            return ExitCode::from(u8::try_from(refused.exit_code()).unwrap_or(2));
+        }
+    };
+    match perform(&cli) {
+        Ok(status) => status,
+        Err(e) => {
+            tell(&format!("orlop-bundle: {}", e.context(cli.command.subject())));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(cli: &Cli) -> Result<ExitCode> {
+    let (global, mut screen) = (&cli.global, Screen::new());
+    match &cli.command {
+        Command::Images(args) => shown::images(args, global, &store(global)?, &mut screen)?,
+        Command::History(args) => shown::history(args, global, &store(global)?, &mut screen)?,
+        Command::Inspect(args) => shown::inspect(args, &store(global)?, &mut screen)?,
+        Command::Df(args) => shown::df(args, global, &store(global)?, &mut screen)?,
+        Command::Tag(args) => stored::tag(args, &store(global)?)?,
+        Command::Rmi(args) => stored::rmi(args, &store(global)?, &mut screen)?,
+        Command::Prune(args) => stored::prune(args, global, &store(global)?, &mut screen)?,
+        Command::Completion(args) => screen.print(&manual::completion(args))?,
+        Command::Man(args) => manual::man(args)?,
+        _ => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The store that the command line names, or the environment, or the usual one.
+fn store(global: &Global) -> Result<Store> {
+    let named = global.store.clone().or_else(|| std::env::var_os("ORLOP_STORE").map(PathBuf::from));
+    match named.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => Store::open(&path),
+        None => Store::open_default(),
+    }
+}

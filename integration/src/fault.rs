@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -247,21 +247,31 @@ impl Tracer {
         let _ = if stops { ptrace::syscall(pid, signal) } else { ptrace::cont(pid, signal) };
     }
 
-    /// Lets go of the processes that outlive the command.
+    /// Lets go of the processes that outlive the command: also of those that nobody has told of, because their parent
+    /// was killed in the middle of the call that made them. Each comes to a stop, now or at its birth.
     fn release(&mut self) {
-        for pid in self.tracees.keys().copied().collect::<Vec<_>>() {
-            let _ = ptrace::interrupt(pid);
-            loop {
-                match waitpid(pid, Some(WaitPidFlag::__WALL)) {
-                    Ok(WaitStatus::Stopped(_, signal)) => drop(ptrace::detach(pid, signal)),
-                    Ok(WaitStatus::PtraceEvent(..) | WaitStatus::PtraceSyscall(_)) => drop(ptrace::detach(pid, None)),
-                    Ok(WaitStatus::StillAlive | WaitStatus::Continued(_)) => continue,
-                    Ok(_) | Err(_) => {}
-                }
-                break;
-            }
-            self.forget(pid);
+        for pid in self.tracees.keys() {
+            let _ = ptrace::interrupt(*pid);
         }
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match waitpid(None::<Pid>, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Stopped(pid, signal)) => self.let_go(pid, Some(signal)),
+                Ok(WaitStatus::PtraceEvent(pid, ..) | WaitStatus::PtraceSyscall(pid)) => self.let_go(pid, None),
+                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => self.forget(pid),
+                Ok(_) => {
+                    assert!(Instant::now() < give_up, "a process neither stops nor ends: {:?}", self.alive);
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn let_go(&mut self, pid: Pid, signal: Option<Signal>) {
+        // The stop that was asked for is no signal of its own.
+        let _ = ptrace::detach(pid, signal.filter(|signal| *signal != Signal::SIGTRAP && *signal != Signal::SIGSTOP));
+        self.forget(pid);
     }
 }
 

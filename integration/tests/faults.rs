@@ -18,7 +18,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use orlop_integration::fault::{self, CAN_FAIL_CALLS, Fault, Outcome, Point};
 use orlop_integration::{World, in_time, long, pure_v2, skip};
@@ -70,6 +72,7 @@ impl<'a> Case<'a> {
     }
 
     fn delete(&self, after: &str) {
+        reap_orphans();
         let deleted = self.world.orlop(&["delete", "--force", self.id]);
         assert!(deleted.ok(), "{after}: {}{:#?}", deleted.err, self.world.residue());
     }
@@ -147,11 +150,12 @@ impl<'a> Case<'a> {
         (hit, failed)
     }
 
-    /// What a killed exec had started is gone, or has come to its own end. It may still wait for the host's pid 1, who
-    /// inherits it, to reap it; until then the kernel does not let the container's init go (`delete` waits for that).
+    /// What a killed exec had started is gone, or has come to its own end. This process inherits it and must reap it:
+    /// until then the kernel does not let the container's init go, and `delete` waits for that.
     fn only_init_is_left(&self, what: &str) {
         let give_up = Instant::now() + Duration::from_secs(5);
         while self.world.processes().len() != 1 {
+            reap_orphans();
             assert!(Instant::now() < give_up, "{what}: {:?}", self.world.processes());
             sleep(Duration::from_millis(1));
         }
@@ -216,11 +220,38 @@ impl<'a> Case<'a> {
     }
 }
 
+/// Reaps what this process has inherited. No command of its own may be running.
+fn reap_orphans() {
+    while let Ok(status) = waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+        if status == WaitStatus::StillAlive {
+            break;
+        }
+    }
+}
+
+/// While it lives, this process inherits orphans, so that a sweep does not depend on how soon the host's pid 1 reaps.
+struct Reaper;
+
+impl Reaper {
+    fn new() -> Self {
+        set_child_subreaper(true).unwrap();
+        Self
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        set_child_subreaper(false).unwrap();
+        reap_orphans();
+    }
+}
+
 /// Runs `each` for every command, on a world of its own, whose container ends by itself under `run`. `each` says how
 /// often it failed.
 fn sweep(test: &str, each: impl Fn(&Case<'_>, usize) -> usize) {
     let turn = alone();
     let Some(world) = World::new("sweep") else { return };
+    let reaper = Reaper::new();
     let mut failed = 0;
     // The short form's number of points; about a tenth of all.
     for (verb, limit) in [("create", 60), ("start", 15), ("exec", 25), ("delete", 25), ("run", 35)] {
@@ -231,7 +262,7 @@ fn sweep(test: &str, each: impl Fn(&Case<'_>, usize) -> usize) {
         failed += each(&Case::new(&world, &world.id("a"), verb), limit);
     }
     assert_eq!(failed, 0, "faults that were not borne; see above");
-    drop((world, turn));
+    drop((world, reaper, turn));
     pure_v2(test);
 }
 

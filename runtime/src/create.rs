@@ -82,7 +82,9 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
 
     let init = spawn(&plan, &opened, cgroup.as_ref(), wait.as_ref())?;
     drop(wait);
-    let mut setup = Setup { plan: &plan, spec: &spec, request, opened, init, record: &mut record, terminal: None };
+    let ahead = when == When::Now && may_go_ahead(&plan, &spec, request);
+    let mut setup =
+        Setup { plan: &plan, spec: &spec, request, opened, init, record: &mut record, ahead, terminal: None };
     if let Err(error) = setup.serve(&claim, config, cgroup.as_mut().filter(|_| limits_later)) {
         let kills = cgroup.as_ref().map_or(0, Cgroup::oom_kills);
         setup.run_poststop();
@@ -93,7 +95,9 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
     if let Some(path) = &request.pid_file {
         write_pid_file(path, init.pid)?;
     }
-    init.tell(Message::Go)?;
+    if !ahead {
+        init.tell(Message::Go)?;
+    }
     if when == When::Now {
         // Its end of the channel closes with execve.
         match init.listen()? {
@@ -108,6 +112,14 @@ pub(crate) fn make(store: &Store, request: &Create, config: &[u8], when: When) -
     }
     claim.keep();
     Ok(Created { pid, pidfd, terminal, warnings: plan.warnings, has_poststart: record.hooks.poststart })
+}
+
+/// True if nothing is left to be done for the child, or might fail here, after its record: it is told to go on before it
+/// asks, and two wake-ups less are waited for.
+fn may_go_ahead(plan: &Plan<'_>, spec: &Spec, request: &Create) -> bool {
+    let listener = spec.linux.seccomp.as_ref().is_some_and(|seccomp| !seccomp.listener_path.is_empty());
+    let asks = plan.hooks || listener || plan.terminal.is_some();
+    !asks && spec.hooks.start_container.is_empty() && request.pid_file.is_none()
 }
 
 /// Who has the other side of the terminal: a socket, or the caller in the foreground. The wording is runc's.
@@ -233,6 +245,8 @@ struct Setup<'a, 's> {
     opened: Opened,
     init: Spawned,
     record: &'a mut Record,
+    /// See [`may_go_ahead`].
+    ahead: bool,
     terminal: Option<OwnedFd>,
 }
 
@@ -262,6 +276,9 @@ impl Setup<'_, '_> {
         claim.record(self.record)?;
         if let Some(socket) = &self.opened.pidfd_socket {
             socket::send_fd(socket, b"pidfd", self.init.pidfd()).at(|| "pidfd socket: send")?;
+        }
+        if self.ahead {
+            self.init.tell(Message::Go)?;
         }
         loop {
             match self.init.listen()? {

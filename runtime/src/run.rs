@@ -67,11 +67,12 @@ pub fn run(store: &Store, request: &Create, config: &[u8], options: Options, war
     }
     let Some(mut foreground) = foreground else { return Ok(0) };
     let Created { pid, pidfd, terminal, .. } = created;
-    let status = foreground.wait(pid, &pidfd, terminal)?;
-    if !options.keep {
+    let status = foreground.wait(pid, &pidfd, terminal);
+    // Also if it is not known how it ended, or whether: nobody is left to wait for it.
+    if !options.keep || status.is_err() {
         delete::delete(store, &request.id, Force::Yes)?.iter().for_each(|note| warn(note));
     }
-    Ok(status)
+    status
 }
 
 /// A process in the foreground: signals are read from an fd until it is dropped.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use orlop_init::{Channel, Failure, MAX_MESSAGE, Message, Operation, Step};
 use orlop_sys::clone::Cloned;
+use orlop_sys::rustix::event::{PollFd, PollFlags, Timespec, poll};
 use orlop_sys::rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use orlop_sys::rustix::process::{
     Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_getfd, pidfd_send_signal, waitid,
@@ -72,6 +73,9 @@ impl Spawned {
     /// The first process was in between: waits for the one that it has made, and for its own end.
     pub(crate) fn follow(&mut self) -> Result<std::result::Result<(), Failure>> {
         let (pid, pidfd) = loop {
+            if !self.has_word()? {
+                return Err(self.died());
+            }
             let (bytes, length, fd) = self.channel().receive().at(|| "receive from init")?;
             match (bytes.get(..length).unwrap_or_default(), fd) {
                 (&[tag, p0, p1, p2, p3], Some(pidfd)) if tag == Message::Child as u8 => {
@@ -95,6 +99,21 @@ impl Spawned {
             let _ = waitid(WaitId::PidFd(between.as_fd()), WaitIdOptions::EXITED);
         }
         Ok(Ok(()))
+    }
+
+    /// Waits until there is something to receive; false if the first process is dead and there is nothing. The channel
+    /// alone would not tell: the child that nobody has heard of may have the other end. (That one ends when it finds
+    /// this end closed.)
+    fn has_word(&self) -> Result<bool> {
+        let channel = PollFd::new(&self.channel, PollFlags::IN);
+        let wait = |fds: &mut [PollFd<'_>], timeout| {
+            orlop_sys::rustix::io::retry_on_intr(|| poll(fds, timeout)).at(|| "poll").map(|ready| ready > 0)
+        };
+        let mut both = [channel.clone(), PollFd::from_borrowed_fd(self.pidfd(), PollFlags::IN)];
+        wait(&mut both, None)?;
+        let [channel, _] = &mut both;
+        // Its last word may have come between the two looks.
+        Ok(!channel.revents().is_empty() || wait(core::slice::from_mut(channel), Some(&Timespec::default()))?)
     }
 
     fn channel(&self) -> Channel<'_> {
@@ -292,9 +311,11 @@ fn place(operation: &Operation<'_>) -> String {
     match operation {
         Operation::Mount(mount) => {
             let what = match &mount.what {
-                orlop_init::What::New { fstype, .. } => text(fstype).into_owned(),
+                orlop_init::What::New { fstype, .. } | orlop_init::What::Classic { fstype, .. } => {
+                    text(fstype).into_owned()
+                }
                 orlop_init::What::Source => "bind".into(),
-                orlop_init::What::Remount => "remount".into(),
+                orlop_init::What::Remount { .. } => "remount".into(),
             };
             format!("mount {what} on {}", text(mount.target))
         }
@@ -311,11 +332,13 @@ fn place(operation: &Operation<'_>) -> String {
 fn option(plan: &Plan<'_>, item: usize, part: u8) -> String {
     match plan.operations.get(item) {
         Some(Operation::Mount(mount)) => match &mount.what {
-            orlop_init::What::New { options, .. } => match options.get(usize::from(part)) {
-                Some((key, Some(value))) => format!("{}={}", text(key), text(value)),
-                Some((key, None)) => text(key).into_owned(),
-                None => String::new(),
-            },
+            orlop_init::What::New { options, .. } | orlop_init::What::Remount { options } => {
+                match options.get(usize::from(part)) {
+                    Some((key, Some(value))) => format!("{}={}", text(key), text(value)),
+                    Some((key, None)) => text(key).into_owned(),
+                    None => String::new(),
+                }
+            }
             _ => String::new(),
         },
         _ => String::new(),

@@ -30,6 +30,7 @@ cases! {
         file_system_data_reaches_the_file_system,
         an_option_that_nobody_knows_is_refused_by_the_file_system,
         a_later_mount_hides_an_earlier_one,
+        an_overlay_with_options_of_a_kilobyte_is_mounted,
     ],
     "config.md, Mounts: Linux mount options" => [
         ro_refuses_writes,
@@ -51,6 +52,7 @@ cases! {
         flags_of_a_bind_that_are_not_named_are_kept,
         defaults_changes_nothing,
         remount_changes_the_flags_of_an_earlier_mount,
+        remount_changes_the_options_of_an_earlier_file_system,
     ],
     "config.md, Mounts: recursive options" => [
         rro_reaches_what_is_mounted_below,
@@ -369,6 +371,31 @@ fn remount_changes_the_flags_of_an_earlier_mount(scene: &mut Scene) -> Result<()
     let source = source(scene)?;
     scene.mounts("/mnt", "bind", &source, &["bind"]).mounts("/mnt", "bind", &source, &["bind", "remount", "ro"]);
     refused("create", &scene.ask(&["create", "/mnt/new"])?, &["EROFS"])
+}
+
+fn remount_changes_the_options_of_an_earlier_file_system(scene: &mut Scene) -> Result<()> {
+    scene.mounts("/mnt", "tmpfs", "tmpfs", &["size=64k"]).mounts("/mnt", "tmpfs", "tmpfs", &["remount", "size=128k", "nodev"]);
+    let mount = mount_at(&scene.facts()?, "/mnt")?;
+    lists("super block options", &mount["super"], "size=128k")?;
+    lists("options", &mount["options"], "nodev")
+}
+
+/// More than fsconfig(2) takes as one value: engines list an image's layers so.
+fn an_overlay_with_options_of_a_kilobyte_is_mounted(scene: &mut Scene) -> Result<()> {
+    let mut lower = Vec::new();
+    for n in 0..8 {
+        let dir = scene.path(&format!("layer-{n}-{}", "x".repeat(100)));
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join(format!("from-{n}")), "content")?;
+        lower.push(text(&dir));
+    }
+    scene.mounts("/mnt", "overlay", "overlay", &[&format!("lowerdir={}", lower.join(":")), "ro", "nosuid"]);
+    let answers = scene.asks(&["facts", "then", "stat", "/mnt/from-7"])?;
+    let mount = mount_at(&answers[0], "/mnt")?;
+    eq("type", &mount["type"], "overlay")?;
+    lists("options", &mount["options"], "ro")?;
+    lists("options", &mount["options"], "nosuid")?;
+    eq("size", &answers[1]["size"], 7)
 }
 
 fn nested(scene: &mut Scene, options: &[&str]) -> Result<(Value, Value)> {

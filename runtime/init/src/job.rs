@@ -231,8 +231,20 @@ pub enum What<'a> {
         /// Its options, each with or without a value.
         options: &'a [(&'a CStr, Option<&'a CStr>)],
     },
-    /// What is there already: only its attributes change.
-    Remount,
+    /// A file system with an option that is too long for fsconfig(2): mount(2) takes a page of them.
+    Classic {
+        /// Its name in /proc/filesystems.
+        fstype: &'a CStr,
+        /// What /proc/self/mountinfo shows as its source.
+        source: &'a CStr,
+        /// All options, with commas between them.
+        data: &'a CStr,
+    },
+    /// What is there already: its attributes change, and its file system's options if there are any.
+    Remount {
+        /// As those of `New`.
+        options: &'a [(&'a CStr, Option<&'a CStr>)],
+    },
 }
 
 /// A terminal from the container's devpts.

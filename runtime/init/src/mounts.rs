@@ -7,9 +7,9 @@ use orlop_sys::fs::{
     mknodat, statat, symlinkat, unlinkat,
 };
 use orlop_sys::mount::{
-    Attr, FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags, attr, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
-    mount_setattr, move_mount, ms, open_tree, pivot_root, unmount,
+    Attr, FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, attr, fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, fspick, mount_change, mount_setattr, move_mount, ms, open_tree, pivot_root, unmount,
 };
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, chownat, fchmod, openat};
 use orlop_sys::rustix::process::{chroot, fchdir};
@@ -177,19 +177,36 @@ fn put(tree: Tree<'_>, mount: &Mount<'_>, i: usize, channel: Channel<'_>) -> Res
             Some(from.ok_or(Errno::PROTO).at(Step::Protocol, i)?)
         }
         What::New { fstype, source, options } => Some(make(mount, fstype, source, options, i)?),
-        What::Remount => None,
+        What::Classic { .. } | What::Remount { .. } => None,
     };
-    let missing = match &from {
-        Some(fd) if matches!(mount.what, What::Source) && !is_directory(fd).at(Step::MountTarget, i)? => Missing::File,
-        Some(_) => Missing::Directory,
-        None => Missing::Fail,
+    let missing = match (&mount.what, &from) {
+        (What::Remount { .. }, _) => Missing::Fail,
+        (What::Source, Some(fd)) if !is_directory(fd).at(Step::MountTarget, i)? => Missing::File,
+        _ => Missing::Directory,
     };
     let target = tree.place(mount.target, missing, mount.links).at(Step::MountTarget, i)?;
     if !mount.on_proc && fstatfs(&target).at(Step::MountTarget, i)?.f_type == PROC_SUPER_MAGIC {
         // However the path got there (CVE-2019-16884).
         return Err(Errno::PERM).at(Step::MountOnProc, i);
     }
-    let Some(from) = from else { return set(&target, mount.attr, mount, i) };
+    let from = match (&mount.what, from) {
+        (What::Classic { fstype, source, data }, _) => {
+            // By the working directory, since mount(2) takes no fd.
+            fchdir(&target).at(Step::MountTarget, i)?;
+            let flags = MountFlags::empty();
+            orlop_sys::mount::mount(*source, c".", *fstype, flags, *data).at(Step::MountCreate, i)?;
+            let mounted = tree.place(mount.target, Missing::Fail, mount.links).at(Step::MountAttributes, i)?;
+            return set(&mounted, mount.attr, mount, i);
+        }
+        (What::Remount { options }, _) => {
+            if !options.is_empty() {
+                reconfigure(&target, options, i)?;
+            }
+            return set(&target, mount.attr, mount, i);
+        }
+        (_, Some(from)) => from,
+        (_, None) => return Err(Errno::PROTO).at(Step::Protocol, i),
+    };
     if mount.copy_mode {
         let below = fstat(&target).at(Step::MountTarget, i)?;
         chmod_root(&from, below.st_mode & 0o7777).at(Step::MountAttributes, i)?;
@@ -241,6 +258,15 @@ fn make(
     if !source.is_empty() {
         fsconfig_set_string(context.as_fd(), c"source", source).at(Step::MountCreate, i)?;
     }
+    configure(&context, options, i)?;
+    fsconfig_create(context.as_fd()).at(Step::MountCreate, i)?;
+    let attr = if created_with_attributes(mount) { mount.attr.set } else { 0 };
+    let attr = MountAttrFlags::from_bits_retain(attr as u32);
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attr).at(Step::MountCreate, i)
+}
+
+/// Gives options to a file system that is being made or changed.
+fn configure(context: &OwnedFd, options: &[(&CStr, Option<&CStr>)], i: usize) -> Result<(), Failure> {
     for (part, (key, value)) in options.iter().enumerate() {
         match value {
             Some(value) => fsconfig_set_string(context.as_fd(), *key, *value),
@@ -253,10 +279,15 @@ fn make(
             errno,
         })?;
     }
-    fsconfig_create(context.as_fd()).at(Step::MountCreate, i)?;
-    let attr = if created_with_attributes(mount) { mount.attr.set } else { 0 };
-    let attr = MountAttrFlags::from_bits_retain(attr as u32);
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attr).at(Step::MountCreate, i)
+    Ok(())
+}
+
+/// Other options for the file system that is mounted there.
+fn reconfigure(mounted: &OwnedFd, options: &[(&CStr, Option<&CStr>)], i: usize) -> Result<(), Failure> {
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let context = fspick(mounted, c"", flags).at(Step::MountType, i)?;
+    configure(&context, options, i)?;
+    fsconfig_reconfigure(context.as_fd()).at(Step::MountCreate, i)
 }
 
 /// A terminal of the container's devpts: the master goes to the parent, the terminal becomes /dev/console and fds 0,

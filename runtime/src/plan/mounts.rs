@@ -52,6 +52,9 @@ const VIRTUAL: [&str; 16] = [
 /// A value longer than this does not pass fsconfig(2).
 const LONGEST_VALUE: usize = 255;
 
+/// All options together, where mount(2) has to take them: a page, with the NUL.
+const LONGEST_DATA: usize = 4095;
+
 /// The operations and sources of a plan while they are collected.
 #[derive(Debug)]
 pub(super) struct Mounts<'a> {
@@ -103,18 +106,19 @@ fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount
         target,
         links,
         on_proc,
-        what: What::Remount,
+        what: What::Remount { options: &[] },
         attr: options.attr,
         recursive: options.recursive,
         copy_up: options.copy_up,
         copy_mode: false,
     };
     if options.remount {
-        if !options.data.is_empty() || !options.flags.is_empty() {
-            let what = "a remount changes the mount, not its file system: data options are not supported";
-            return Err(Error::unsupported(format_args!("{field}.options"), what));
-        }
-        planned.operations.push(Operation::Mount(Mount { on_proc: true, copy_up: false, ..base }));
+        let changes = bind.is_none() && !(options.data.is_empty() && options.flags.is_empty());
+        let what = match changes {
+            true => What::Remount { options: file_system_options(cx, mount, &options, field)? },
+            false => What::Remount { options: &[] },
+        };
+        planned.operations.push(Operation::Mount(Mount { what, on_proc: true, copy_up: false, ..base }));
         return Ok(());
     }
     if let Some(recursive) = bind {
@@ -152,16 +156,15 @@ fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount
         let attr = Attr { set: attr::RDONLY, ..Attr::default() };
         planned.late.push(Operation::Attributes { path: target, attr });
     }
-    planned.operations.push(Operation::Mount(Mount {
-        what: What::New {
-            fstype: arena.cstr(field, &mount.r#type)?,
-            source: arena.cstr(field, &mount.source)?,
-            options: file_system_options(cx, mount, &options, field)?,
-        },
-        attr,
-        copy_mode: is_tmpfs && !has_mode,
-        ..base
-    }));
+    let (fstype, source) = (arena.cstr(field, &mount.r#type)?, arena.cstr(field, &mount.source)?);
+    let options = file_system_options(cx, mount, &options, field)?;
+    let is_long = |value: &Option<&CStr>| value.is_some_and(|value| value.count_bytes() > LONGEST_VALUE);
+    let what = if !is_tmpfs && options.iter().any(|(_, value)| is_long(value)) {
+        What::Classic { fstype, source, data: joined(cx, options, field)? }
+    } else {
+        What::New { fstype, source, options }
+    };
+    planned.operations.push(Operation::Mount(Mount { what, attr, copy_mode: is_tmpfs && !has_mode, ..base }));
     Ok(())
 }
 
@@ -188,11 +191,6 @@ fn file_system_options<'a>(
     let field = format_args!("{field}.options");
     let mut list = Vec::with_capacity(options.data.len() + 2);
     for (key, value) in &options.data {
-        if value.is_some_and(|v| v.len() > LONGEST_VALUE) {
-            let what =
-                format_args!("the value of `{key}` is longer than the {LONGEST_VALUE} bytes that fsconfig takes");
-            return Err(Error::unsupported(field, what));
-        }
         list.push((cx.arena.cstr(field, key)?, value.map(|v| cx.arena.cstr(field, v)).transpose()?));
     }
     for flag in &options.flags {
@@ -206,6 +204,27 @@ fn file_system_options<'a>(
         list.push((c"context", Some(cx.arena.cstr("linux.mountLabel", &cx.spec.linux.mount_label)?)));
     }
     Ok(cx.arena.list(list))
+}
+
+/// Options as mount(2) takes them (an overlay's many layers, say).
+fn joined<'a>(cx: &Context<'a, '_>, options: &[(&CStr, Option<&CStr>)], field: &str) -> Result<&'a CStr> {
+    let field = format_args!("{field}.options");
+    let mut data = String::new();
+    for (key, value) in options {
+        if !data.is_empty() {
+            data.push(',');
+        }
+        data.push_str(&key.to_string_lossy());
+        if let Some(value) = value {
+            data.push('=');
+            data.push_str(&value.to_string_lossy());
+        }
+    }
+    if data.len() > LONGEST_DATA {
+        let what = format_args!("longer than the {LONGEST_DATA} bytes that the kernel takes");
+        return Err(Error::unsupported(field, what));
+    }
+    cx.arena.cstr(field, &data)
 }
 
 /// Whether the destination is one of the files that may be covered inside /proc. The wording is runc's.
