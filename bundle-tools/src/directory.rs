@@ -14,9 +14,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
+use serde::{Deserialize, Serialize};
 
 use crate::dir::{self, Dir};
 use crate::error::{At, Error, Result};
+use crate::ingest;
 use crate::layer::xattr::{Policy, policy};
 use crate::layer::{Extent, Time};
 use crate::tree::{Content, Node, Tree};
@@ -31,7 +33,7 @@ pub use owners::{IdRange, Owners, ROOTLESS_XATTR};
 pub use remove::remove_tree;
 
 /// What was written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     /// Names, the root's included.
     pub entries: u64,
@@ -41,6 +43,22 @@ pub struct Written {
     pub finished: Time,
     /// What could not be done as the image has it, and is no error: `security.capability: not set on 3 names ("bin/ping")`.
     pub notes: Vec<String>,
+}
+
+/// What a worker is to write.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Task {
+    /// The lengths of the layers' tables, from the base up.
+    pub tables: Vec<u64>,
+    /// Who gets the files.
+    pub owners: Owners,
+}
+
+/// [`write()`] in a worker that lives in the target, `root`. Descriptors: those of [`ingest::layers`].
+pub fn work(task: &Task, fds: Vec<OwnedFd>, root: Option<&Dir>) -> Result<Written> {
+    let target = root.ok_or_else(|| Error::invalid("write: no directory to write to"))?;
+    let (layers, tars) = ingest::layers(&task.tables, fds)?;
+    write(&Tree::merge(&layers)?, &tars, target, &task.owners)
 }
 
 /// Writes `tree`, whose layers have the tars `tars`, into `target`: an empty directory that nothing else writes to. The

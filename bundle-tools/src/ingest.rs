@@ -182,20 +182,28 @@ pub struct Merge {
     pub tables: Vec<u64>,
 }
 
-/// Descriptors: the index, for writing, then the tables from the base up, then the tars in the same order.
-pub fn merge(task: &Merge, fds: Vec<OwnedFd>) -> Result<()> {
-    if fds.len() != 2 * task.tables.len() + 1 {
+/// Descriptors: the index, for writing, then those of [`layers`].
+pub fn merge(task: &Merge, mut fds: Vec<OwnedFd>) -> Result<()> {
+    if fds.is_empty() {
+        return Err(Error::invalid("merge: no index"));
+    }
+    let (layers, tars) = layers(&task.tables, fds.split_off(1))?;
+    let mut index = File::from(fds.swap_remove(0));
+    erofs::write(&Tree::merge(&layers)?, &tars, &mut index)
+}
+
+/// The layers whose tables have these lengths, and their tars. Descriptors: the tables from the base up, then the tars in
+/// the same order.
+pub(crate) fn layers(tables: &[u64], fds: Vec<OwnedFd>) -> Result<(Vec<Layer>, Vec<File>)> {
+    if fds.len() != 2 * tables.len() {
         return Err(Error::invalid("merge: not as many files as layers"));
     }
     let mut files = fds.into_iter().map(File::from);
-    let mut index = files.next().ok_or_else(|| Error::invalid("merge: no index"))?;
     let mut layers = Vec::new();
-    for (file, len) in files.by_ref().take(task.tables.len()).zip(&task.tables) {
+    for (file, len) in files.by_ref().take(tables.len()).zip(tables) {
         let mut bytes = Vec::new();
         file.take(*len).read_to_end(&mut bytes).at(|| "read a table")?;
         layers.push(Layer::decode(&bytes)?);
     }
-    let tars: Vec<File> = files.collect();
-    let tree = Tree::merge(&layers)?;
-    erofs::write(&tree, &tars, &mut index)
+    Ok((layers, files.collect()))
 }

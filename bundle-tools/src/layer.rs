@@ -12,7 +12,7 @@ pub use table::check;
 pub(crate) use table::{check_hardlink, check_symlink};
 
 /// A time, as a tar has it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Time {
     /// Seconds since 1970; negative before.
     pub sec: i64,

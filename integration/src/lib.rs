@@ -16,4 +16,4 @@
 pub mod fault;
 mod world;
 
-pub use world::{Ran, World, in_time, long, pure_v2, skip};
+pub use world::{Ran, World, in_time, long, program, pure_v2, skip};

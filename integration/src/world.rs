@@ -269,7 +269,7 @@ pub fn in_time(mut child: Child) -> Option<ExitStatus> {
 }
 
 /// A program of this workspace: named by a variable, or a release build beside the build of this test.
-fn program(variable: &str, name: &str, topic: &str) -> Option<PathBuf> {
+pub fn program(variable: &str, name: &str, topic: &str) -> Option<PathBuf> {
     let default = || {
         let test = std::env::current_exe().ok()?;
         // target/TRIPLE/PROFILE/deps/TEST

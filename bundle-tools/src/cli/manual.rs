@@ -70,7 +70,7 @@ mod tests {
     fn every_shell_gets_a_script_and_every_command_a_page() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
             let script = completion(&Completion { shell });
-            for word in ["orlop-bundle", "history", "--no-trunc", "unmount"] {
+            for word in ["orlop-bundle", "history", "no-trunc", "unmount"] {
                 assert!(script.contains(word), "{shell}: {word}");
             }
         }

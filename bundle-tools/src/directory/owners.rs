@@ -1,5 +1,7 @@
 //! Who owns on disk what belongs to whom in the image.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// The attribute in which a tree without real owners keeps those of the image: a protobuf message `{1: uid, 2: gid}`,
@@ -7,7 +9,7 @@ use crate::error::{Error, Result};
 pub const ROOTLESS_XATTR: &str = "user.rootlesscontainers";
 
 /// A range of ids, as in uid_map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {
     /// The first id in the image.
     pub image: u32,
@@ -18,7 +20,8 @@ pub struct IdRange {
 }
 
 /// How ids of the image become those on disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Owners {
     /// They are the same.
     #[default]

@@ -25,14 +25,12 @@ impl Style {
         if self.full { id.to_string().into() } else { id.short().into() }
     }
 
-    fn size(self, bytes: u64) -> Value {
-        if self.human { units::size(bytes, 3).into() } else { bytes.to_string().into() }
+    fn size(self, bytes: u64, digits: usize) -> Value {
+        if self.human { units::size(bytes, digits).into() } else { bytes.to_string().into() }
     }
 
     fn since(self, created: Option<i64>) -> Value {
-        // Docker's word for what has no date, or the zero one of Go.
-        const FIRST: i64 = -62_135_596_800;
-        match created.filter(|at| *at > FIRST) {
+        match created {
             None => "N/A".into(),
             Some(at) => format!("{} ago", units::duration(self.now.saturating_sub(at))).into(),
         }
@@ -235,7 +233,7 @@ pub fn image_row(line: &Listed, style: Style) -> Value {
         Some((repository, tag, _)) => (repository.to_owned(), tag.map_or_else(none, str::to_owned)),
         None => (none(), none()),
     };
-    let part = |bytes: Option<u64>| bytes.map_or_else(|| "N/A".into(), |bytes| style.size(bytes));
+    let part = |bytes: Option<u64>| bytes.map_or_else(|| "N/A".into(), |bytes| style.size(bytes, 4));
     let labels: Vec<_> = line.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     Value::record([
         ("Containers", line.bundles.to_string().into()),
@@ -246,10 +244,10 @@ pub fn image_row(line: &Listed, style: Style) -> Value {
         ("Labels", labels.join(",").into()),
         ("Repository", repository.into()),
         ("SharedSize", part(line.shared)),
-        ("Size", style.size(line.size)),
+        ("Size", style.size(line.size, 3)),
         ("Tag", tag.into()),
         ("UniqueSize", part(line.shared.map(|shared| line.size.saturating_sub(shared)))),
-        ("VirtualSize", style.size(line.size)),
+        ("VirtualSize", style.size(line.size, 4)),
     ])
 }
 
@@ -313,6 +311,8 @@ pub fn steps(id: Digest, config: &ImageConfig, mut size: impl FnMut(&Digest) -> 
 
 /// The columns of `history`.
 pub const HISTORY: &str = "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+/// The same with `--human=false`.
+pub const HISTORY_DATES: &str = "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
 /// What stands above them.
 pub const HISTORY_HEAD: &[(&str, &str)] = &[
     ("Comment", "COMMENT"),
@@ -336,10 +336,11 @@ pub fn history_row(step: &Step, style: Style) -> Value {
         ("Comment", step.comment.as_str().into()),
         ("CreatedAt", at.as_str().into()),
         ("CreatedBy", command.into()),
-        ("CreatedSince", if style.human { style.since(step.created) } else { at.into() }),
+        // Docker's history takes the beginning of time, too, for no date.
+        ("CreatedSince", style.since(step.created.filter(|at| *at > 0))),
         ("ID", step.id.as_ref().map_or_else(|| "<missing>".into(), |id| style.id(id))),
         ("Layer", step.layer.as_ref().map_or_else(|| "".into(), |layer| style.id(layer))),
-        ("Size", style.size(step.size)),
+        ("Size", style.size(step.size, 3)),
     ])
 }
 
@@ -358,8 +359,8 @@ pub fn history_entry(step: &Step) -> Value {
 /// What the store knows of an image beyond its documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected<'a> {
-    /// All of its names.
-    pub names: &'a [String],
+    /// All of its names, each with the digest of what the registry knows by it: the manifest, or an index that has it.
+    pub names: &'a [(String, Digest)],
     /// The descriptor of its manifest.
     pub manifest: &'a Descriptor,
     /// The manifest.
@@ -379,10 +380,10 @@ pub fn inspect(image: &Inspected<'_>) -> Result<Value> {
     let parsed = ImageConfig::parse(image.config, image.parts.layers.len())?;
     let text = |key: &str| config.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
     let mut repositories = BTreeSet::new();
-    for name in image.names {
-        repositories.insert(split_name(name).0);
+    for (name, digest) in image.names {
+        repositories.insert(format!("{}@{digest}", split_name(name).0));
     }
-    let tags = image.names.iter().filter(|name| !name.contains('@')).map(String::as_str);
+    let tags = image.names.iter().map(|(name, _)| name.as_str()).filter(|name| !name.contains('@'));
     let comment = parsed.history.last().map(|step| step.comment.as_str()).unwrap_or_default();
     let layers = image.parts.layers.iter().zip(&parsed.rootfs.diff_ids).map(|(blob, diff)| {
         let compression = LayerType::of(&blob.media_type).map(|layer| match layer.compression {
@@ -400,7 +401,7 @@ pub fn inspect(image: &Inspected<'_>) -> Result<Value> {
     Ok(Value::record([
         ("Id", image.parts.config.digest.to_string().into()),
         ("RepoTags", Value::list(tags)),
-        ("RepoDigests", Value::list(repositories.into_iter().map(|name| format!("{name}@{}", image.manifest.digest)))),
+        ("RepoDigests", Value::list(repositories)),
         ("Comment", comment.into()),
         ("Created", text("created").into()),
         ("Author", text("author").into()),
@@ -520,4 +521,305 @@ pub fn df_entry(used: &Used) -> Value {
         ("Size", used.size.into()),
         ("Reclaimable", used.reclaimable.into()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Format;
+    use super::*;
+    use crate::image::media;
+
+    /// 2026-11-21 12:25:44 UTC.
+    const NOW: i64 = 1_795_263_944;
+
+    fn style() -> Style {
+        Style { full: false, human: true, now: NOW }
+    }
+
+    fn id(digit: &str) -> Digest {
+        Digest::from_hex(&digit.repeat(32)).unwrap()
+    }
+
+    fn lines() -> Vec<Listed> {
+        let line = |name: Option<&str>, digit: &str, created: i64, size: u64| Listed {
+            name: name.map(str::to_owned),
+            id: id(digit),
+            manifest: id("cd"),
+            created: Some(created),
+            size,
+            shared: Some(500),
+            bundles: 1,
+            labels: vec![("a".to_owned(), "1".to_owned())],
+        };
+        vec![
+            line(Some("debian:bookworm"), "ab", 1_795_254_744, 124_123_456),
+            line(Some("debian:12"), "ab", 1_795_254_744, 124_123_456),
+            line(None, "12", 0, 999_960),
+            line(Some("127.0.0.1:5000/team/app:1.2"), "34", 1_700_000_000, 0),
+        ]
+    }
+
+    fn table(format: &str, columns: &str, style: Style) -> String {
+        let rows: Vec<_> = lines().iter().map(|line| image_row(line, style)).collect();
+        Format::parse(format, columns)
+            .and_then(|format| format.render(&rows, IMAGES_HEAD))
+            .unwrap_or_else(|e| e.to_string())
+    }
+
+    #[test]
+    fn images_are_listed_as_docker_lists_them() {
+        // What docker 28.2 prints for the same images, but for its 1e+03kB.
+        let expected = "\
+REPOSITORY                TAG        IMAGE ID       CREATED        SIZE
+debian                    bookworm   abababababab   3 hours ago    124MB
+debian                    12         abababababab   3 hours ago    124MB
+<none>                    <none>     121212121212   56 years ago   1MB
+127.0.0.1:5000/team/app   1.2        343434343434   3 years ago    0B
+";
+        assert_eq!(table("table", IMAGES, style()), expected);
+        let full = table("", IMAGES_DIGESTS, Style { full: true, ..style() });
+        let line = format!("debian                    12         {}   {}   3 hours ago    124MB", id("cd"), id("ab"));
+        assert_eq!(full.lines().nth(2).unwrap(), line);
+    }
+
+    #[test]
+    fn templates_choose_the_columns_of_images() {
+        for (format, expected) in [
+            (
+                r"table {{.ID}}\t{{.Repository | upper}}",
+                "IMAGE ID       REPOSITORY\nabababababab   DEBIAN\nabababababab   DEBIAN\n121212121212   <NONE>\n\
+                 343434343434   127.0.0.1:5000/TEAM/APP\n",
+            ),
+            (
+                "table {{json .ID}}\\t{{.Tag}}",
+                "IMAGE ID         TAG\n\"abababababab\"   bookworm\n\"abababababab\"   12\n\"121212121212\"   <none>\n\
+                 \"343434343434\"   1.2\n",
+            ),
+            (
+                "{{.Containers}} {{.SharedSize}} {{.UniqueSize}}",
+                "1 500B 124.1MB\n1 500B 124.1MB\n1 500B 999.5kB\n1 500B 0B\n",
+            ),
+            (
+                "{{slice .CreatedAt 0 19}}",
+                "2026-11-21 09:52:24\n2026-11-21 09:52:24\n1970-01-01 00:00:00\n2023-11-14 22:13:20\n",
+            ),
+            ("{{.Foo}}", "format: 1:3: there is no .Foo in object"),
+            ("table {{.Foo}}", "format: 1:3: there is no .Foo in object"),
+        ] {
+            assert_eq!(table(format, IMAGES, style()), expected, "{format}");
+        }
+        let json = table("json", IMAGES, style());
+        let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+        let digest = id("cd").to_string();
+        let expected = serde_json::json!({
+            "Containers": "1", "CreatedAt": "2026-11-21 09:52:24 +0000 UTC", "CreatedSince": "3 hours ago",
+            "Digest": digest, "ID": "abababababab", "Labels": "a=1", "Repository": "debian", "SharedSize": "500B",
+            "Size": "124MB", "Tag": "bookworm", "UniqueSize": "124.1MB", "VirtualSize": "124.1MB"
+        });
+        assert_eq!(first, expected);
+    }
+
+    #[test]
+    fn names_are_split_at_the_tag_and_not_at_the_port() {
+        for (name, parts) in [
+            ("a", ("a", None, None)),
+            ("a:1", ("a", Some("1"), None)),
+            ("127.0.0.1:5000/a", ("127.0.0.1:5000/a", None, None)),
+            ("127.0.0.1:5000/a/b:c", ("127.0.0.1:5000/a/b", Some("c"), None)),
+            ("a:1@sha256:00", ("a", Some("1"), Some("sha256:00"))),
+        ] {
+            assert_eq!(split_name(name), parts, "{name}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_those_of_path_match() {
+        for (pattern, text, expected) in [
+            ("debian", "debian", true),
+            ("deb*", "debian", true),
+            ("*", "team/app", false),
+            ("*/*", "team/app", true),
+            ("*/app:1.?", "team/app:1.2", true),
+            ("[a-e]ebian", "debian", true),
+            ("[^a-c]ebian", "debian", true),
+            ("[^d]ebian", "debian", false),
+            ("a[", "a[", false),
+            ("a[]", "a]", false),
+            ("\\*", "*", true),
+            ("\\*", "a", false),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxbyy", false),
+            ("", "", true),
+            ("?", "/", false),
+            ("*a", "b/a", false),
+            (&"*a".repeat(1000), &"a".repeat(999), false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+        assert!(refers("debian", "debian:12") && refers("debian:1?", "debian:12") && !refers("deb", "debian:12"));
+    }
+
+    #[test]
+    fn filters_take_what_they_say() {
+        let made = |name: &str| match name {
+            "app" => Ok(Some(1_700_000_000)),
+            _ => Err(Error::not_found(format!("{name}: no such image"))),
+        };
+        let kept = |text: &str| -> Result<Vec<usize>> {
+            let filter: Filter = text.parse()?;
+            let mut kept = Vec::new();
+            for (n, line) in lines().iter().enumerate() {
+                if filter.takes(line, made)? {
+                    kept.push(n);
+                }
+            }
+            Ok(kept)
+        };
+        for (text, expected) in [
+            ("dangling=true", vec![2]),
+            ("dangling=0", vec![0, 1, 3]),
+            ("reference=debian", vec![0, 1]),
+            ("reference=*:12", vec![1]),
+            ("reference=*/*/*", vec![3]),
+            ("label=a", vec![0, 1, 2, 3]),
+            ("label=a=2", vec![]),
+            ("before=app", vec![2]),
+            ("since=app", vec![0, 1]),
+        ] {
+            assert_eq!(kept(text).unwrap(), expected, "{text}");
+        }
+        for wrong in ["dangling", "dangling=maybe", "colour=red", "since=nothing"] {
+            assert!(kept(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn images_are_ordered_by_age_size_or_name() {
+        for (by, expected) in [
+            (Sort::Created, ["debian:12", "debian:bookworm", "127.0.0.1:5000/team/app:1.2", "-"]),
+            (Sort::Size, ["debian:12", "debian:bookworm", "-", "127.0.0.1:5000/team/app:1.2"]),
+            (Sort::Name, ["127.0.0.1:5000/team/app:1.2", "debian:12", "debian:bookworm", "-"]),
+        ] {
+            let mut lines = lines();
+            sort(&mut lines, by);
+            let names: Vec<_> = lines.iter().map(|line| line.name.as_deref().unwrap_or("-")).collect();
+            assert_eq!(names, expected, "{by:?}");
+        }
+    }
+
+    const CONFIG: &str = r#"{
+        "created": "2026-11-21T11:52:24Z", "author": "me", "os": "linux", "architecture": "arm64", "variant": "v8",
+        "config": {"Env": ["A=1"], "Labels": {"x": "y"}, "Cmd": null, "Healthcheck": {"Test": ["NONE"]}},
+        "rootfs": {"type": "layers", "diff_ids": [
+            "sha256:abababababababababababababababababababababababababababababababab",
+            "sha256:cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"]},
+        "history": [
+            {"created": "0001-01-01T00:00:00Z"},
+            {"created": "1970-01-01T00:00:00Z", "created_by": "short", "empty_layer": true},
+            {"created": "2026-11-21T11:52:24Z", "comment": "c",
+             "created_by": "/bin/sh -c #(nop)\tCMD [\"bash\"] and a very long command that goes on and on"}
+        ]
+    }"#;
+
+    fn config() -> String {
+        // A tab is not allowed in JSON as it is.
+        CONFIG.replace('\t', "\\t")
+    }
+
+    fn history(format: &str, columns: &str, style: Style) -> String {
+        let config = ImageConfig::parse(config().as_bytes(), 2).unwrap();
+        let size = |diff: &Digest| Ok(if *diff == id("ab") { 5 } else { 77_800_000 });
+        let rows: Vec<_> =
+            steps(id("ab"), &config, size).unwrap().iter().map(|step| history_row(step, style)).collect();
+        Format::parse(format, columns).unwrap().render(&rows, HISTORY_HEAD).unwrap()
+    }
+
+    #[test]
+    fn history_is_printed_as_docker_prints_it() {
+        let expected = [
+            "IMAGE          CREATED          CREATED BY                                      SIZE      COMMENT",
+            "abababababab   33 minutes ago   /bin/sh -c #(nop) CMD [\"bash\"] and a very lo…   77.8MB    c",
+            "<missing>      N/A              short                                           0B        ",
+            "<missing>      N/A                                                              5B        ",
+            "",
+        ];
+        assert_eq!(history("table", HISTORY, style()), expected.join("\n"));
+        let plain = history("", HISTORY_DATES, Style { full: true, human: false, now: NOW });
+        let mut lines = plain.lines();
+        assert!(lines.next().unwrap().contains("   CREATED AT             CREATED BY   "));
+        let first = lines.next().unwrap();
+        assert!(first.contains("2026-11-21T11:52:24Z") && first.contains("and on   77800000   c"), "{first}");
+        assert_eq!(history("{{.Layer}}", HISTORY, style()), "cdcdcdcdcdcd\n\nabababababab\n");
+    }
+
+    #[test]
+    fn layers_without_history_are_steps_too_and_the_newest_step_has_the_id() {
+        let config = config().replace("\"history\"", "\"other\"");
+        let config = ImageConfig::parse(config.as_bytes(), 2).unwrap();
+        let steps = steps(id("12"), &config, |_| Ok(1)).unwrap();
+        let seen: Vec<_> = steps.iter().map(|step| (step.id, step.layer)).collect();
+        assert_eq!(seen, [(Some(id("12")), Some(id("cd"))), (None, Some(id("ab")))]);
+    }
+
+    #[test]
+    fn inspect_has_dockers_members_and_the_configuration_whole() {
+        let layer = Descriptor::new(media::LAYER_GZIP, id("56"), 10);
+        let parts = Manifest {
+            schema_version: 2,
+            media_type: media::MANIFEST.to_owned(),
+            artifact_type: None,
+            config: Descriptor::new(media::CONFIG, id("12"), 3),
+            layers: vec![layer.clone(), Descriptor { media_type: media::LAYER_ZSTD.to_owned(), ..layer }],
+            subject: None,
+            annotations: Default::default(),
+        };
+        let names = [("h:1/a:1".to_owned(), id("78")), ("h:1/a:2".to_owned(), id("78")), ("b".to_owned(), id("34"))];
+        let manifest = Descriptor::new(media::MANIFEST, id("34"), 9);
+        let text = config();
+        let document = inspect(&Inspected {
+            names: &names,
+            manifest: &manifest,
+            parts: &parts,
+            config: text.as_bytes(),
+            size: 77_800_005,
+            tagged: Some(1_795_261_944),
+        })
+        .unwrap();
+        let render =
+            |template: &str| Template::parse(template).and_then(|template| template.render(&document)).unwrap();
+        let (ab, cd, a, b) = (id("ab"), id("cd"), id("78"), id("34"));
+        for (template, expected) in [
+            ("{{.Id}} {{.ID}}", format!("{0} {0}", id("12"))),
+            ("{{json .RepoTags}}", r#"["h:1/a:1","h:1/a:2","b"]"#.to_owned()),
+            ("{{json .RepoDigests}}", format!(r#"["b@{b}","h:1/a@{a}"]"#)),
+            (
+                "{{.Os}}/{{.Architecture}}/{{.Variant}} {{.Author}} {{.Size}} {{.Comment}}",
+                "linux/arm64/v8 me 77800005 c".into(),
+            ),
+            ("{{json .RootFS}}", format!(r#"{{"Type":"layers","Layers":["{ab}","{cd}"]}}"#)),
+            ("{{.Config.Cmd}} {{.Config.Env}} {{.Config.Volumes}} [{{.Config.User}}]", "[] [A=1] map[] []".into()),
+            ("{{.Config.Labels.x}} {{.Config.Labels.z}}", "y <no value>".into()),
+            ("{{index .Config.Healthcheck.Test 0}}", "NONE".into()),
+            ("{{.Metadata.LastTagTime}}", "2026-11-21T11:52:24Z".into()),
+            ("{{range .Layers}}{{.Compression}} {{end}}", "gzip zstd ".into()),
+            ("{{.Manifest.Digest}}", b.to_string()),
+        ] {
+            assert_eq!(render(template), expected, "{template}");
+        }
+        let printed = inspected(&[document], None).unwrap();
+        assert!(printed.starts_with("[\n    {\n        \"Id\": \"sha256:1212"), "{printed}");
+        assert!(serde_json::from_str::<serde_json::Value>(&printed).is_ok());
+    }
+
+    #[test]
+    fn df_says_what_can_be_had_back() {
+        let used = |total, size, reclaimable| Used { kind: "Images", total, active: 1, size, reclaimable };
+        let rows = [used(3, 1_092_588, 500_000), used(0, 0, 0)].map(|used| df_row(&used));
+        let expected = "\
+TYPE      TOTAL     ACTIVE    SIZE      RECLAIMABLE
+Images    3         1         1.093MB   500kB (45%)
+Images    0         1         0B        0B
+";
+        assert_eq!(Format::parse("table", DF).unwrap().render(&rows, DF_HEAD).unwrap(), expected);
+    }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::layers::{chain_id, table_name, tar_name, tree_name};
 use super::lock::Sweep;
-use super::{Store, optional};
+use super::{Ref, Store, optional};
 use crate::digest::Digest;
 use crate::dir::Dir;
 use crate::error::{At, Error, Result};
@@ -20,9 +20,11 @@ use crate::json;
 /// How much is collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prune {
-    /// What neither a name nor a bundle needs.
+    /// What no ref and no bundle needs: what was left by [`Store::remove_ref`], or by a pull that failed.
+    Garbage,
+    /// Images without a name too, if no bundle is of them.
     Unnamed,
-    /// The names of images without a bundle too.
+    /// All images, if no bundle is of them.
     Unused,
 }
 
@@ -42,6 +44,7 @@ pub struct Freed {
 /// All that is needed.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
+    manifests: HashSet<Digest>,
     pub(super) blobs: HashSet<Digest>,
     pub(super) layers: HashSet<Digest>,
     pub(super) trees: HashSet<Digest>,
@@ -51,19 +54,28 @@ impl Store {
     /// Removes what is not needed, and says what that was. Waits for leases to end, and fails with the kind
     /// [`InUse`](crate::error::ErrorKind::InUse) if that takes too long: the caller holds none.
     pub fn prune(&self, prune: Prune) -> Result<Freed> {
+        self.prune_where(prune, &|_| Ok(true))
+    }
+
+    /// The same, but of the names and nameless images only those that `may` go.
+    pub fn prune_where(&self, prune: Prune, may: &dyn Fn(&Ref) -> Result<bool>) -> Result<Freed> {
         let _sweep = Sweep::take(&self.root)?;
         let mut freed = Freed::default();
         let used: HashSet<Digest> = self.bundle_manifests()?.iter().map(|manifest| manifest.digest).collect();
         for r in self.refs()? {
-            if used.contains(&r.manifest.digest) {
+            let goes = match prune {
+                Prune::Garbage => false,
+                Prune::Unnamed => r.name.is_none(),
+                Prune::Unused => true,
+            };
+            if !goes || used.contains(&r.manifest.digest) || !may(&r)? {
                 continue;
             }
             match r.name {
-                Some(name) if prune == Prune::Unused => {
+                Some(name) => {
                     self.remove_ref(&name)?;
                     freed.names.push(name);
                 }
-                Some(_) => continue,
                 None => drop(self.remove_nameless(&r.manifest.digest)?),
             }
             if !freed.manifests.contains(&r.manifest.digest) {
@@ -109,9 +121,10 @@ impl Store {
     /// Marks what a manifest needs. A document that is missing or damaged is an error: without it, it can't be known what
     /// else is needed, and `verify` says so with more words.
     pub(super) fn mark(&self, manifest: &Descriptor, marks: &mut Marks) -> Result<()> {
-        if !marks.blobs.insert(manifest.digest) {
+        if !marks.manifests.insert(manifest.digest) {
             return Ok(());
         }
+        marks.blobs.insert(manifest.digest);
         let bytes = self.read_blob(manifest)?;
         let Document::Manifest(manifest) = Document::parse(&manifest.media_type, &bytes)? else {
             return Err(Error::invalid(format!("{}: is an index", manifest.digest)));

@@ -10,6 +10,8 @@ use super::incoming::{Feed, Incoming, News};
 use super::lock::{self, Lease, Scratch};
 use super::{Store, optional};
 use crate::digest::{Digest, Hasher};
+use crate::dir::Dir;
+use crate::directory::{self, Owners, Written};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::image::{Compression, Descriptor, LayerType};
 use crate::ingest;
@@ -209,7 +211,7 @@ impl Store {
                 }
             });
             let heard = loop {
-                match worker.next::<ingest::Done>() {
+                match worker.hear::<ingest::Done>() {
                     Ok(Heard::Progress(written)) => {
                         progress(written);
                         if let Err(e) = behind.catch_up(written) {
@@ -299,6 +301,22 @@ impl Store {
     /// Has a worker merge the tables.
     pub(super) fn merge(&self, diff_ids: &[Digest]) -> Result<Scratch> {
         let scratch = Scratch::new(&self.incoming)?;
+        let (tables, files) = self.parts(diff_ids)?;
+        let fds: Vec<BorrowedFd<'_>> = std::iter::once(&scratch.file).chain(&files).map(AsFd::as_fd).collect();
+        Worker::start(&Task::Merge(ingest::Merge { tables }), &fds, Jail::Nothing)?.wait::<()>()?;
+        Ok(scratch)
+    }
+
+    /// Has a worker write the merged layers into an empty directory, as [`directory::write`] does.
+    pub fn write_directory(&self, diff_ids: &[Digest], target: &Dir, owners: &Owners) -> Result<Written> {
+        let (tables, files) = self.parts(diff_ids)?;
+        let fds: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+        let task = Task::Directory(directory::Task { tables, owners: owners.clone() });
+        Worker::start(&task, &fds, Jail::Into(target))?.wait()
+    }
+
+    /// What a worker needs to merge layers: the lengths of their tables, and the files that [`ingest::layers`] wants.
+    pub(crate) fn parts(&self, diff_ids: &[Digest]) -> Result<(Vec<u64>, Vec<File>)> {
         let (mut files, mut tables) = (Vec::new(), Vec::new());
         for diff_id in diff_ids {
             let file = self.layers.file(&table_name(diff_id)).map_err(|e| no_layer(e, diff_id))?;
@@ -307,9 +325,7 @@ impl Store {
             files.push(file);
         }
         files.extend(self.tars(diff_ids)?);
-        let fds: Vec<BorrowedFd<'_>> = std::iter::once(&scratch.file).chain(&files).map(AsFd::as_fd).collect();
-        Worker::start(&Task::Merge(ingest::Merge { tables }), &fds, Jail::Nothing)?.wait::<()>()?;
-        Ok(scratch)
+        Ok((tables, files))
     }
 }
 

@@ -224,13 +224,13 @@ fn several_at_once_make_a_layer_once() {
 fn images_are_found_by_name_digest_and_id() {
     let (_dir, store) = store("names");
     let a = image(&store, "r.example/a:latest", &[]);
-    let b = image(&store, "b:1", &[]);
-    let id = store.image("b:1").unwrap().id().hex();
+    let b = image(&store, "zed:1", &[]);
+    let id = store.image("zed:1").unwrap().id().hex();
     for (what, manifest) in [
         ("r.example/a:latest", &a),
         ("r.example/a", &a),
-        ("b:1", &b),
-        (&*format!("b@{}", b.digest), &b),
+        ("zed:1", &b),
+        (&*format!("zed@{}", b.digest), &b),
         (&*format!("@{}", b.digest), &b),
         (&*b.digest.to_string(), &b),
         (&*b.digest.short(), &b),
@@ -241,12 +241,12 @@ fn images_are_found_by_name_digest_and_id() {
         assert_eq!(store.image(what).unwrap().descriptor.digest, manifest.digest, "{what}");
     }
     for (what, kind) in [
-        ("b", ErrorKind::NotFound),
-        ("c:1", ErrorKind::NotFound),
+        ("zed", ErrorKind::NotFound),
+        ("zed:2", ErrorKind::NotFound),
         ("", ErrorKind::NotFound),
         ("sha256:", ErrorKind::NotFound),
         (&*format!("r.example/a@{}", b.digest), ErrorKind::NotFound),
-        ("b@sha256:zz", ErrorKind::Invalid),
+        ("zed@sha256:zz", ErrorKind::Invalid),
     ] {
         assert_eq!(store.image(what).unwrap_err().kind(), kind, "{what}");
     }
@@ -274,9 +274,9 @@ fn an_image_that_loses_its_name_is_kept_until_it_is_pruned() {
         refs.iter().map(|r| (r.name.as_deref(), r.manifest.digest)).collect::<Vec<_>>(),
         [(Some("a:1"), new.digest), (None, old.digest)]
     );
-    store.set_ref("b:1", &old).unwrap();
+    store.set_ref("zed:1", &old).unwrap();
     assert_eq!(store.refs().unwrap().len(), 2, "the name takes the place of none");
-    store.remove_ref("b:1").unwrap();
+    store.remove_ref("zed:1").unwrap();
     store.keep_nameless(&old).unwrap();
     let freed = store.prune(Prune::Unnamed).unwrap();
     assert_eq!((freed.manifests, freed.files), (vec![old.digest], 2));

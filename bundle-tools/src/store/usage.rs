@@ -28,7 +28,7 @@ pub struct ImageUsage {
     pub size: u64,
     /// The part of `size` that is in layers which another image has too.
     pub shared: u64,
-    /// What would be free if it alone were removed, in bytes on disk.
+    /// What would be free if it alone were removed, in bytes on disk: no other image and no bundle needs it.
     pub disk: u64,
     /// True if a bundle is of it.
     pub in_use: bool,
@@ -68,52 +68,79 @@ impl Usage {
     }
 }
 
-/// Every file with its inode and room, and who is who.
-struct Files {
-    /// By kind and name.
-    files: HashMap<(Place, String), (u64, u64)>,
-}
+/// A file, and the room that it takes.
+type Room = HashMap<u64, u64>;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Place {
-    Blobs,
-    Layers,
-    Trees,
-    Incoming,
+/// What needs a file: an image, by its manifest, or any bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum User {
+    Image(Digest),
+    Bundles,
 }
 
 impl Store {
     /// What the store takes, counted from its files now.
     pub fn usage(&self) -> Result<Usage> {
         let _lease = self.lease()?;
-        let files = self.all_files()?;
-        let images = self.images()?;
-        let bundles: HashSet<Digest> = self.bundle_manifests()?.iter().map(|manifest| manifest.digest).collect();
         let mut usage = Usage::default();
-        let mut seen = HashSet::new();
-        for (place, sum) in [
-            (Place::Blobs, &mut usage.blobs),
-            (Place::Layers, &mut usage.layers),
-            (Place::Trees, &mut usage.trees),
-            (Place::Incoming, &mut usage.incoming),
+        let mut room = Room::new();
+        for (dir, sum) in [
+            (&self.blobs, &mut usage.blobs),
+            (&self.layers, &mut usage.layers),
+            (&self.trees, &mut usage.trees),
+            (&self.incoming, &mut usage.incoming),
         ] {
-            for (_, (inode, bytes)) in files.files.iter().filter(|((at, _), _)| *at == place) {
-                if seen.insert(*inode) {
+            for name in dir.names()? {
+                if let Some((inode, bytes)) = stat(dir, &name)?
+                    && room.insert(inode, bytes).is_none()
+                {
                     sum.files += 1;
                     sum.bytes += bytes;
                 }
             }
         }
-        let all = usage.total().bytes;
-        usage.reclaimable =
-            all.saturating_sub(files.room(&self.needed(|r| r.name.is_some() || bundles.contains(&r.manifest.digest))?));
-        usage.reclaimable_unused =
-            all.saturating_sub(files.room(&self.needed(|r| bundles.contains(&r.manifest.digest))?));
-        let now = files.room(&self.needed(|_| true)?);
-        let mut users: HashMap<Digest, u64> = HashMap::new();
+        let bundled = self.bundle_manifests()?;
+        let (mut users, mut named) = (HashMap::<u64, HashSet<User>>::new(), HashSet::new());
+        let mut use_all = |user, marks: &Marks| -> Result<()> {
+            for inode in self.inodes(marks)? {
+                users.entry(inode).or_default().insert(user);
+            }
+            Ok(())
+        };
+        for r in self.refs()? {
+            let user = User::Image(r.manifest.digest);
+            if r.name.is_some() {
+                named.insert(user);
+            }
+            let mut marks = Marks::default();
+            marks.blobs.extend(r.index.as_ref().map(|index| index.digest));
+            self.mark(&r.manifest, &mut marks)?;
+            use_all(user, &marks)?;
+        }
+        for manifest in &bundled {
+            let mut marks = Marks::default();
+            self.mark(manifest, &mut marks)?;
+            use_all(User::Bundles, &marks)?;
+        }
+        // What is free when only those that `stays` says are left.
+        let free = |stays: &dyn Fn(&User) -> bool| -> u64 {
+            let goes = |inode: &u64| !users.get(inode).is_some_and(|users| users.iter().any(stays));
+            room.iter().filter(|(inode, _)| goes(inode)).map(|(_, bytes)| bytes).sum()
+        };
+        let in_use: HashSet<Digest> = bundled.iter().map(|manifest| manifest.digest).collect();
+        usage.reclaimable = free(&|user| named.contains(user) || *user == User::Bundles);
+        usage.reclaimable_unused = free(&|user| *user == User::Bundles);
+        let mut alone = HashMap::<User, u64>::new();
+        for (inode, users) in &users {
+            if let (1, Some(user)) = (users.len(), users.iter().next()) {
+                *alone.entry(*user).or_default() += room.get(inode).copied().unwrap_or_default();
+            }
+        }
+        let images = self.images()?;
+        let mut owners: HashMap<Digest, u64> = HashMap::new();
         for image in &images {
             for diff_id in image.config.rootfs.diff_ids.iter().collect::<HashSet<_>>() {
-                *users.entry(*diff_id).or_default() += 1;
+                *owners.entry(*diff_id).or_default() += 1;
             }
         }
         for image in images {
@@ -121,19 +148,13 @@ impl Store {
             for diff_id in &image.config.rootfs.diff_ids {
                 let content = self.layer_info(diff_id)?.map_or(0, |info| info.content);
                 size = size.saturating_add(content);
-                if users.get(diff_id).is_some_and(|users| *users > 1) {
+                if owners.get(diff_id).is_some_and(|owners| *owners > 1) {
                     shared = shared.saturating_add(content);
                 }
             }
-            let others = self.needed(|r| r.manifest.digest != image.descriptor.digest)?;
-            let in_use = bundles.contains(&image.descriptor.digest);
-            usage.images.push(ImageUsage {
-                size,
-                shared,
-                disk: now.saturating_sub(files.room(&others)),
-                in_use,
-                image,
-            });
+            let digest = image.descriptor.digest;
+            let disk = alone.get(&User::Image(digest)).copied().unwrap_or_default();
+            usage.images.push(ImageUsage { size, shared, disk, in_use: in_use.contains(&digest), image });
         }
         Ok(usage)
     }
@@ -147,59 +168,25 @@ impl Store {
         Ok(size)
     }
 
-    fn needed(&self, which: impl Fn(&super::Ref) -> bool) -> Result<Marks> {
-        let mut marks = Marks::default();
-        for r in self.refs()?.into_iter().filter(which) {
-            marks.blobs.extend(r.index.as_ref().map(|index| index.digest));
-            self.mark(&r.manifest, &mut marks)?;
-        }
-        for manifest in self.bundle_manifests()? {
-            self.mark(&manifest, &mut marks)?;
-        }
-        Ok(marks)
-    }
-
-    fn all_files(&self) -> Result<Files> {
-        let mut files = HashMap::new();
-        for (place, dir) in [
-            (Place::Blobs, &self.blobs),
-            (Place::Layers, &self.layers),
-            (Place::Trees, &self.trees),
-            (Place::Incoming, &self.incoming),
-        ] {
-            for name in dir.names()? {
-                if let Some(found) = room(dir, &name)? {
-                    files.insert((place, name), found);
-                }
-            }
-        }
-        Ok(Files { files })
+    /// The files that are marked, as far as they are there.
+    fn inodes(&self, marks: &Marks) -> Result<Vec<u64>> {
+        let mut inodes = Vec::new();
+        let mut see = |dir: &Dir, name: &str| -> Result<()> {
+            inodes.extend(stat(dir, name)?.map(|(inode, _)| inode));
+            Ok(())
+        };
+        marks.blobs.iter().try_for_each(|digest| see(&self.blobs, &digest.hex()))?;
+        marks.layers.iter().try_for_each(|digest| {
+            see(&self.layers, &tar_name(digest)).and_then(|()| see(&self.layers, &table_name(digest)))
+        })?;
+        marks.trees.iter().try_for_each(|digest| see(&self.trees, &tree_name(digest)))?;
+        Ok(inodes)
     }
 }
 
-/// A file's inode and the room that it takes; nothing if it was removed meanwhile.
-fn room(dir: &Dir, name: &str) -> Result<Option<(u64, u64)>> {
+/// A file's inode and the room that it takes; nothing if it isn't there, or was removed meanwhile.
+fn stat(dir: &Dir, name: &str) -> Result<Option<(u64, u64)>> {
     let Some(file) = optional(dir.file(name))? else { return Ok(None) };
     let metadata = file.metadata().at(|| format!("stat {name}"))?;
     Ok(Some((metadata.ino(), metadata.blocks() * 512)))
-}
-
-impl Files {
-    /// The room of what is marked.
-    fn room(&self, marks: &Marks) -> u64 {
-        let mut seen = HashSet::new();
-        let mut bytes = 0;
-        let blobs = marks.blobs.iter().map(|digest| (Place::Blobs, digest.hex()));
-        let tars = marks.layers.iter().map(|digest| (Place::Layers, tar_name(digest)));
-        let tables = marks.layers.iter().map(|digest| (Place::Layers, table_name(digest)));
-        let trees = marks.trees.iter().map(|digest| (Place::Trees, tree_name(digest)));
-        for key in blobs.chain(tars).chain(tables).chain(trees) {
-            if let Some((inode, room)) = self.files.get(&key)
-                && seen.insert(*inode)
-            {
-                bytes += room;
-            }
-        }
-        bytes
-    }
 }

@@ -144,6 +144,8 @@ impl Check<'_> {
                     same(&kept, &made.file).map(|same| (!same).then(|| "not what the layers say".to_owned()))?,
                     Some(made),
                 ),
+                // Said already; and the layers may come back.
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 Err(e) => (Some(e.to_string()), None),
             };
             self.say("tree", &chain.hex(), damage, || match made {

@@ -1,5 +1,7 @@
 //! Tar streams: read into a [`Layer`](crate::layer::Layer), and written.
 
+#[cfg(test)]
+mod differential;
 mod scan;
 #[cfg(test)]
 mod tests;

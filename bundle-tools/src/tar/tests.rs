@@ -1,56 +1,53 @@
 //! Tars of every dialect, well-formed and not, by hand and by other programs.
 
-use std::fs::File;
-use std::io::{Read, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
-use std::process::{Command, Stdio};
+use std::io::Write as _;
 
 use super::*;
-use crate::layer::{Extent, Kind, Layer, Meta, Time, Xattrs};
+use crate::layer::{Kind, Layer, Meta, Time};
 
 /// A header that is made field by field.
-struct Head([u8; 512]);
+pub(super) struct Head([u8; 512]);
 
 /// An ustar header of a type, without content.
-fn head(flag: u8, name: &str) -> Head {
+pub(super) fn head(flag: u8, name: &str) -> Head {
     Head([0; 512]).put(0, name.as_bytes()).put(156, &[flag]).put(257, b"ustar\x0000").put(100, b"0000644\0").size(0)
 }
 
 impl Head {
-    fn put(mut self, at: usize, bytes: &[u8]) -> Self {
+    pub(super) fn put(mut self, at: usize, bytes: &[u8]) -> Self {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
         self
     }
 
-    fn size(self, size: u64) -> Self {
+    pub(super) fn size(self, size: u64) -> Self {
         self.put(124, format!("{size:011o}\0").as_bytes())
     }
 
-    fn link(self, target: &str) -> Self {
+    pub(super) fn link(self, target: &str) -> Self {
         self.put(157, target.as_bytes())
     }
 
-    fn gnu(self) -> Self {
+    pub(super) fn gnu(self) -> Self {
         self.put(257, b"ustar  \0")
     }
 
-    fn v7(self) -> Self {
+    pub(super) fn v7(self) -> Self {
         self.put(257, &[0; 8])
     }
 
-    fn sum(self) -> Vec<u8> {
+    pub(super) fn sum(self) -> Vec<u8> {
         let head = self.put(148, b"        ");
         let sum: u32 = head.0.iter().map(|byte| u32::from(*byte)).sum();
         head.put(148, format!("{sum:06o}\0 ").as_bytes()).0.to_vec()
     }
 
     /// The header with the content behind it, which its size says.
-    fn with(self, body: &[u8]) -> Vec<u8> {
+    pub(super) fn with(self, body: &[u8]) -> Vec<u8> {
         self.size(body.len() as u64).and(body)
     }
 
     /// The header with content of which it says nothing.
-    fn and(self, body: &[u8]) -> Vec<u8> {
+    pub(super) fn and(self, body: &[u8]) -> Vec<u8> {
         let mut out = self.sum();
         out.extend_from_slice(body);
         out.resize(out.len().next_multiple_of(512), 0);
@@ -65,24 +62,24 @@ fn records(records: &[(&str, &str)]) -> Vec<u8> {
         while len != key.len() + value.len() + 3 + len.to_string().len() {
             len = key.len() + value.len() + 3 + len.to_string().len();
         }
-        write!(out, "{len} {key}={value}\n").unwrap();
+        writeln!(out, "{len} {key}={value}").unwrap();
     }
     out
 }
 
-fn pax(pairs: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn pax(pairs: &[(&str, &str)]) -> Vec<u8> {
     head(b'x', "pax").with(&records(pairs))
 }
 
-fn global(pairs: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn global(pairs: &[(&str, &str)]) -> Vec<u8> {
     head(b'g', "pax").with(&records(pairs))
 }
 
-fn file(name: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+pub(super) fn file(name: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     head(b'0', name).with(body.as_ref())
 }
 
-fn scan_in(tar: &[u8], chunk: usize) -> Result<Layer, String> {
+pub(super) fn scan_in(tar: &[u8], chunk: usize) -> Result<Layer, String> {
     let mut scanner = Scanner::new(Limits::default());
     for chunk in tar.chunks(chunk) {
         scanner.feed(chunk).map_err(|e| e.to_string())?;
@@ -103,7 +100,7 @@ fn scan(tar: &[u8]) -> Result<Layer, String> {
     whole
 }
 
-fn ended(parts: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn ended(parts: &[Vec<u8>]) -> Vec<u8> {
     [parts.concat(), vec![0; 1024]].concat()
 }
 
@@ -507,7 +504,7 @@ fn attributes_are_those_of_the_file_and_in_order() {
 }
 
 /// An old GNU header with regions, of a file of `size` bytes.
-fn old(size: u64, regions: &[(u64, u64)]) -> Head {
+pub(super) fn old(size: u64, regions: &[(u64, u64)]) -> Head {
     let mut head = head(b'S', "s").gnu().put(483, format!("{size:011o}\0").as_bytes());
     for (n, (at, len)) in regions.iter().enumerate() {
         head = head.put(386 + 24 * n, format!("{at:011o}\0{len:011o}\0").as_bytes());
@@ -595,23 +592,23 @@ fn sparse_files_keep_their_holes() {
         ),
         (
             "1.0",
-            vec![pax(&inside), file("x", &map("2\n1\n2\n9\n3\n", "abcde")), file("b", "")],
+            vec![pax(&inside), file("x", map("2\n1\n2\n9\n3\n", "abcde")), file("b", "")],
             "f real 100 1:ab,9:cde; f b 0",
         ),
-        ("1.0, nothing", vec![pax(&inside), file("x", &map("0\n", "")), file("b", "")], "f real 100; f b 0"),
+        ("1.0, nothing", vec![pax(&inside), file("x", map("0\n", "")), file("b", "")], "f real 100; f b 0"),
         (
             "1.0, map of several blocks",
             vec![
                 pax(&[&inside[..3], &[("GNU.sparse.realsize", "1000")]].concat()),
-                file("x", &map(&format!("200\n{many}"), &"z".repeat(200))),
+                file("x", map(&format!("200\n{many}"), &"z".repeat(200))),
                 file("b", ""),
             ],
             &format!("f x 1000 {}; f b 0", (0..200).map(|n| format!("{}:z", 2 * n)).collect::<Vec<_>>().join(",")),
         ),
-        ("1.0, 10^7 pieces", vec![pax(&inside), file("x", &map("10000000\n", ""))], "refused: more than 65536 pieces"),
-        ("1.0, not a map", vec![pax(&inside), file("x", &map("1\n-1\n2\n", ""))], "refused: not one"),
+        ("1.0, 10^7 pieces", vec![pax(&inside), file("x", map("10000000\n", ""))], "refused: more than 65536 pieces"),
+        ("1.0, not a map", vec![pax(&inside), file("x", map("1\n-1\n2\n", ""))], "refused: not one"),
         ("1.0, map longer than the file", vec![pax(&inside), file("x", "2\n0\n1\n"), file("b", "")], "refused: "),
-        ("1.0, other size", vec![pax(&inside), file("x", &map("1\n0\n1\n", "ab"))], "refused: another size"),
+        ("1.0, other size", vec![pax(&inside), file("x", map("1\n0\n1\n", "ab"))], "refused: another size"),
         ("no map", vec![pax(&sizes), file("x", "")], "refused: without a map"),
         (
             "unknown version",

@@ -81,14 +81,11 @@ impl<W: Write> Writer<W> {
 
         let mut pax = Records::default();
         let mut header = Header::new(flag);
-        let mut binary = false;
         if !header.name(&raw) {
             pax.add(b"path", &raw);
-            binary |= str::from_utf8(&raw).is_err();
         }
         if !header.text(157, 100, target) {
             pax.add(b"linkpath", target);
-            binary |= str::from_utf8(target).is_err();
         }
         header.octal(100, 8, u64::from(meta.mode));
         for (at, key, number) in [(108, b"uid", meta.uid), (116, b"gid", meta.gid)] {
@@ -113,9 +110,6 @@ impl<W: Write> Writer<W> {
                 return Err(named("an attribute whose name a tar can't have"));
             }
             pax.add(&[b"SCHILY.xattr.", key].concat(), value);
-        }
-        if binary {
-            pax.add(b"hdrcharset", b"BINARY");
         }
 
         let failed = || format!("write \"{}\"", path.escape_ascii());
@@ -250,7 +244,7 @@ impl Header {
 
     fn finished(mut self) -> [u8; BLOCK] {
         self.put(148, &[b' '; 8]);
-        let sum: u32 = self.0.iter().map(|byte| u32::from(*byte)).sum();
+        let sum = self.0.iter().fold(0u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
         self.put(148, format!("{sum:06o}\0 ").as_bytes());
         self.0
     }

@@ -55,6 +55,15 @@ pub struct Layer {
     pub tar_size: u64,
 }
 
+/// An image that is in a layout.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The descriptor of its manifest.
+    pub manifest: Value,
+    /// Its id: the digest of its configuration, without the algorithm.
+    pub id: String,
+}
+
 /// `sha256:` and the digits.
 pub fn digest(bytes: &[u8]) -> String {
     text(Sha256::digest(bytes).as_slice())
@@ -131,23 +140,25 @@ impl Layout {
 
     /// A layer of these bytes.
     pub fn layer_of(&self, packing: Packing, tar: &[u8]) -> Layer {
-        self.layer(packing, |out| drop(out.raw(tar)))
+        self.layer(packing, |out| {
+            out.raw(tar);
+        })
     }
 
     /// An image of `layers`. `run` is the `config` of its configuration.
-    pub fn image(&mut self, tag: &str, layers: &[Layer], run: Value) -> Value {
+    pub fn image(&mut self, tag: &str, layers: &[Layer], run: Value) -> Image {
         let config = config(layers, run);
         self.image_with(tag, layers, &config)
     }
 
-    /// An image of `layers` with any configuration; its manifest's descriptor.
-    pub fn image_with(&mut self, tag: &str, layers: &[Layer], config: &Value) -> Value {
+    /// An image of `layers` with any configuration.
+    pub fn image_with(&mut self, tag: &str, layers: &[Layer], config: &Value) -> Image {
         let config = self.blob(media::CONFIG, &serde_json::to_vec(config).unwrap());
         let descriptors: Vec<_> = layers.iter().map(|layer| layer.descriptor.clone()).collect();
-        self.manifest(
-            tag,
-            &json!({"schemaVersion": 2, "mediaType": media::MANIFEST, "config": config, "layers": descriptors}),
-        )
+        let id = config["digest"].as_str().unwrap()["sha256:".len()..].to_owned();
+        let manifest =
+            json!({"schemaVersion": 2, "mediaType": media::MANIFEST, "config": config, "layers": descriptors});
+        Image { manifest: self.manifest(tag, &manifest), id }
     }
 
     /// Any manifest under a tag; its descriptor.

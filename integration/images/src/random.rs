@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,12 +21,12 @@ impl Random {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.number() % bound
     }
 
     /// A number from 0 up to, but not, 1.
     fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.number() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// A log-normal number: its logarithm has this mean and deviation (Box and Muller's transform).
@@ -40,7 +40,7 @@ impl Random {
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
+            bytes.extend_from_slice(&self.number().to_le_bytes());
         }
         bytes.truncate(length);
         bytes
@@ -62,7 +62,7 @@ impl Random {
             } else {
                 b" "
             });
-            if digits % 3 == 0 {
+            if digits.is_multiple_of(3) {
                 text.extend_from_slice(digits.to_string().as_bytes());
             }
         }
@@ -80,6 +80,6 @@ mod tests {
         let (mut a, mut b) = (Random::new(7), Random::new(7));
         assert_eq!(a.bytes(100), b.bytes(100));
         assert_eq!(a.text(1000), b.text(1000));
-        assert_ne!(Random::new(8).next(), Random::new(7).next());
+        assert_ne!(Random::new(8).number(), Random::new(7).number());
     }
 }

@@ -193,6 +193,11 @@ impl Tar<Vec<u8>> {
     pub fn new() -> Self {
         Self { out: Vec::new() }
     }
+
+    /// What was written so far, without an end.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
 }
 
 impl Default for Tar<Vec<u8>> {
@@ -317,11 +322,6 @@ impl<W: Write> Tar<W> {
     /// The end: two empty blocks, and what was written.
     pub fn end(mut self) -> W {
         self.raw([0; 2 * BLOCK]);
-        self.out
-    }
-
-    /// What was written, without an end.
-    pub fn cut(self) -> W {
         self.out
     }
 }

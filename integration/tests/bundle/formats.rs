@@ -1,0 +1,130 @@
+//! The same image in every format that it can come in, and go out in.
+
+use std::fs;
+
+use orlop_images::layout::{Image, Layout, Packing};
+use orlop_images::recipes;
+use orlop_images::tree::{Rules, Tree};
+
+use crate::oracle;
+use crate::tool::{Backend, Tool, have};
+
+fn make(tool: &Tool, packing: Packing) -> (Layout, Image) {
+    let mut layout = Layout::new(tool.dir.join(format!("layout-{packing:?}")));
+    let below = layout.layer(packing, recipes::everything);
+    let above = layout.layer(packing, recipes::everything_changed);
+    let image = layout.image("t", &[below, above], recipes::shell());
+    (layout, image)
+}
+
+#[track_caller]
+fn same(what: &str, one: &Tree, other: &Tree) {
+    let differences = one.differences(other, &Rules::default());
+    assert!(differences.is_empty(), "{what}: {differences:#?}");
+}
+
+#[test]
+fn every_packing_is_the_same_tree_and_the_same_diff_ids() {
+    let Some(tool) = Tool::new("packings") else { return };
+    let mut first: Option<Tree> = None;
+    for packing in Packing::ALL {
+        let (layout, image) = make(&tool, packing);
+        tool.must(&["pull", &layout.name("t")]);
+        let tree = tool.tree(&image.id, Backend::Mount);
+        match &first {
+            Some(first) => same(&format!("{packing:?}"), first, &tree),
+            None => first = Some(tree),
+        }
+    }
+    // Three manifests of one configuration: one image, its layers stored once.
+    assert_eq!(fs::read_dir(tool.store.join("layers")).unwrap().count(), 4, "two tars and two tables");
+    tool.assert_sound();
+}
+
+#[test]
+fn what_skopeo_makes_of_an_image_is_the_same_image() {
+    let Some(tool) = Tool::new("skopeo") else { return };
+    if !have("skopeo's formats", &["skopeo"]) {
+        return;
+    }
+    let (layout, image) = make(&tool, Packing::Gzip);
+    let source = layout.name("t");
+    tool.must(&["pull", &source]);
+    let want = tool.tree(&image.id, Backend::Mount);
+    let path = |name: &str| tool.path(name);
+    let formats: [(&str, String, &[&str]); 7] = [
+        ("an oci-archive", format!("oci-archive:{}:t", path("oci.tar")), &[]),
+        ("a docker-archive", format!("docker-archive:{}:registry.example/x:1", path("docker.tar")), &[]),
+        ("a dir of Docker's manifest", format!("dir:{}", path("v2s2")), &["--format", "v2s2"]),
+        ("a dir of OCI's manifest", format!("dir:{}", path("dir")), &["--format", "oci"]),
+        ("zstd", format!("oci:{}:t", path("zstd")), &["--dest-compress-format", "zstd", "--dest-compress"]),
+        ("a dir uncompressed", format!("dir:{}", path("plain")), &["--dest-decompress"]),
+        ("a dir with zstd", format!("dir:{}", path("dz")), &["--dest-compress", "--dest-compress-format", "zstd"]),
+    ];
+    for (what, place, options) in formats {
+        tool.other(&[&["skopeo", "copy", "-q", "--insecure-policy"], options, &[&source, &place]].concat());
+        let own = tool.with_store(format!("store-{}", what.replace(' ', "-")));
+        own.must(&["pull", "--name", "x:1", &place]);
+        same(what, &want, &own.tree("x:1", Backend::Directory));
+        own.assert_sound();
+    }
+}
+
+#[test]
+fn what_is_written_is_read_by_skopeo_and_umoci() {
+    let Some(tool) = Tool::new("written") else { return };
+    let (layout, image) = make(&tool, Packing::Gzip);
+    tool.must(&["pull", &layout.name("t")]);
+    let out = Layout::new(tool.dir.join("out"));
+    tool.must(&["push", &image.id, &out.name("t")]);
+    if let (Some(theirs), Some(again)) = (oracle::umoci(&tool, &layout, "t"), oracle::umoci(&tool, &out, "t")) {
+        same("umoci of the layout that was pushed", &theirs, &again);
+    }
+    if !have("read by skopeo", &["skopeo"]) {
+        return;
+    }
+    for place in [
+        out.name("t"),
+        format!("oci-archive:{}:t", tool.path("out.oci.tar")),
+        format!("docker-archive:{}:registry.example/x:1", tool.path("out.docker.tar")),
+        format!("dir:{}", tool.path("out.dir")),
+    ] {
+        tool.must(&["push", &image.id, &place]);
+        let text = tool.other(&["skopeo", "inspect", "--raw", "--config", &place]);
+        assert_eq!(orlop_images::layout::digest(text.trim_end().as_bytes())[7..], image.id, "{place}");
+    }
+}
+
+#[test]
+fn a_saved_image_is_loaded_as_the_same_image() {
+    let Some(tool) = Tool::new("saved") else { return };
+    let (layout, image) = make(&tool, Packing::Zstd);
+    tool.must(&["pull", &layout.name("t")]);
+    let want = tool.tree(&image.id, Backend::Mount);
+    tool.must(&["tag", &image.id, "saved:1"]);
+    let file = tool.path("saved.tar");
+    tool.must(&["save", "-o", &file, "saved:1"]);
+    let second = tool.with_store("second");
+    second.must(&["load", "-i", &file]);
+    assert_eq!(second.images(), tool.images()[..1]);
+    same("the loaded image", &want, &second.tree("saved:1", Backend::Mount));
+    second.assert_sound();
+}
+
+#[test]
+fn a_folder_and_a_tar_are_images_of_one_layer() {
+    let Some(tool) = Tool::new("rootfs") else { return };
+    let folder = tool.dir.join("folder");
+    fs::create_dir_all(folder.join("etc")).unwrap();
+    fs::write(folder.join("etc/hostname"), "orlop\n").unwrap();
+    fs::hard_link(folder.join("etc/hostname"), folder.join("etc/second")).unwrap();
+    let want = Tree::of(&folder);
+    let tar = tool.path("folder.tar");
+    tool.other(&["tar", "--numeric-owner", "--format=posix", "-C", folder.to_str().unwrap(), "-cf", &tar, "."]);
+    for (name, source) in [("folder:1", folder.to_str().unwrap()), ("tar:1", &tar)] {
+        tool.must(&["import", source, name]);
+        for backend in Backend::BOTH {
+            same(source, &want, &tool.tree(name, backend));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What other programs make of the same images.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use orlop_images::layout::Layout;
+use orlop_images::tree::{Rules, Times, Tree};
+
+use crate::tool::{Tool, have, wait_until};
+
+/// GNU tar's reading of one archive, in a new folder; `None`, said, without GNU tar.
+pub(crate) fn gnu_tar(tool: &Tool, archive: &Path) -> Option<Tree> {
+    have("compared with GNU tar", &["tar"]).then_some(())?;
+    let dir = fresh(tool, "gnu-tar");
+    let (archive, target) = (archive.to_str().unwrap(), dir.to_str().unwrap());
+    tool.other(&["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", archive, "-C", target]);
+    Some(Tree::of(&dir))
+}
+
+/// umoci's unpacking of an image; `None`, said, without umoci.
+pub(crate) fn umoci(tool: &Tool, layout: &Layout, tag: &str) -> Option<Tree> {
+    have("compared with umoci", &["umoci"]).then_some(())?;
+    let dir = fresh(tool, "umoci").join("bundle");
+    let image = format!("{}:{tag}", layout.dir.display());
+    tool.other(&["umoci", "--log", "error", "unpack", "--image", &image, dir.to_str().unwrap()]);
+    Some(Tree::of(&dir.join("rootfs")))
+}
+
+/// What umoci can be compared by: it keeps seconds, and gives the root attributes of its own.
+pub(crate) fn as_umoci() -> Rules {
+    Rules { root: false, times: Times::Seconds, ..Rules::default() }
+}
+
+/// What containerd can be compared by: it passes over a layer's entry for the root, gives the times of a file before 1970
+/// and of an opaque folder up, and sets a hard link's attributes, which mean nothing, on its file.
+pub(crate) fn as_containerd() -> Rules {
+    let without = vec!["linked-from-above", "ping", "time-before-1970", "time-of-a-folder"];
+    Rules { root: false, times: Times::Seconds, without, ..Rules::default() }
+}
+
+fn fresh(tool: &Tool, name: &str) -> PathBuf {
+    let dir = tool.dir.join(name);
+    let _ = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&dir).status();
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// A containerd of a test's own.
+pub(crate) struct Containerd {
+    server: Child,
+    socket: String,
+    dir: PathBuf,
+}
+
+impl Containerd {
+    /// Starts it; `None`, said, without one.
+    pub(crate) fn new(tool: &Tool) -> Option<Self> {
+        have("compared with containerd", &["containerd", "ctr"]).then_some(())?;
+        let dir = fresh(tool, "containerd");
+        // A path of a socket has at most 107 bytes.
+        let socket = format!("/tmp/orlop-containerd-{}.sock", std::process::id());
+        let _ = fs::remove_file(&socket);
+        let config = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
+        fs::write(dir.join("config.toml"), config).unwrap();
+        let log = fs::File::create(dir.join("log")).unwrap();
+        let server = Command::new("containerd")
+            .arg("--config")
+            .arg(dir.join("config.toml"))
+            .arg("--root")
+            .arg(dir.join("root"))
+            .arg("--state")
+            .arg(dir.join("state"))
+            .args(["--address", &socket])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let this = Self { server, socket, dir };
+        wait_until("containerd answers", || this.ctr(&["version"]).output().is_ok_and(|o| o.status.success()));
+        Some(this)
+    }
+
+    fn ctr(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["-s", "KILL", "100", "ctr", "--address", &self.socket]).args(args).stdin(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    fn must(&self, args: &[&str]) {
+        let output = self.ctr(args).output().unwrap();
+        assert!(output.status.success(), "ctr {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// What it unpacks of an image of a layout that has no other.
+    pub(crate) fn tree(&self, tool: &Tool, layout: &Layout) -> Tree {
+        let archive = tool.path("containerd.tar");
+        tool.other(&["tar", "-C", layout.dir.to_str().unwrap(), "-cf", &archive, "."]);
+        // Its overlay can't link to files of the layers below.
+        self.must(&["images", "import", "--snapshotter", "native", &archive]);
+        // A whole folder for each layer upon those below, numbered.
+        let snapshots = self.dir.join("root/io.containerd.snapshotter.v1.native/snapshots");
+        let numbers = fs::read_dir(&snapshots).unwrap().flatten();
+        let top = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max().unwrap();
+        Tree::of(&snapshots.join(top.to_string()))
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = fs::remove_file(&self.socket);
+    }
+}

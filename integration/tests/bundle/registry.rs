@@ -1,0 +1,178 @@
+//! A registry between push and pull: Debian's docker-registry on loopback, open and with a password; skopeo on the other
+//! side.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use orlop_images::layout::{Layout, Packing};
+use orlop_images::recipes;
+use orlop_images::tree::Rules;
+
+use crate::tool::{Backend, Tool, have, wait_until};
+
+struct Registry {
+    server: Child,
+    /// Host and port.
+    host: String,
+    log: PathBuf,
+}
+
+/// A name and a password.
+const USER: (&str, &str) = ("deck", "a pass: word");
+
+impl Registry {
+    /// Starts one; `None`, said, where it is not installed.
+    fn new(tool: &Tool, closed: bool) -> Option<Self> {
+        let programs: &[&str] = if closed { &["docker-registry", "htpasswd"] } else { &["docker-registry"] };
+        have("a registry", programs).then_some(())?;
+        let dir = tool.dir.join(if closed { "registry-closed" } else { "registry" });
+        fs::create_dir(&dir).unwrap();
+        // A port that was free a moment ago.
+        let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let path = dir.display();
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: info}}\n\
+             storage: {{filesystem: {{rootdirectory: {path}/data}}, delete: {{enabled: true}}}}\n\
+             http: {{addr: \"{host}\"}}\n"
+        );
+        if closed {
+            let line = tool.other(&["htpasswd", "-Bbn", USER.0, USER.1]);
+            fs::write(dir.join("htpasswd"), line.trim_end()).unwrap();
+            config += &format!("auth: {{htpasswd: {{realm: orlop, path: {path}/htpasswd}}}}\n");
+        }
+        fs::write(dir.join("config.yml"), config).unwrap();
+        let log = dir.join("log");
+        let output = fs::File::create(&log).unwrap();
+        let server = Command::new("docker-registry")
+            .arg("serve")
+            .arg(dir.join("config.yml"))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        let this = Self { server, host, log };
+        wait_until("the registry answers", || std::net::TcpStream::connect(&this.host).is_ok());
+        Some(this)
+    }
+
+    /// How many requests of this method, for a path with this in it, were answered since `from` bytes of the log.
+    fn requests(&self, from: usize, method: &str, path: &str) -> usize {
+        let log = fs::read_to_string(&self.log).unwrap();
+        let is = |line: &&str| line.contains(&format!("\"{method} ")) && line.contains(path);
+        log[from..].lines().filter(is).count()
+    }
+
+    fn mark(&self) -> usize {
+        fs::metadata(&self.log).unwrap().len().try_into().unwrap()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn what_was_pushed_is_pulled_as_the_same_image() {
+    let Some(tool) = Tool::new("registry") else { return };
+    let Some(registry) = Registry::new(&tool, false) else { return };
+    for packing in Packing::ALL {
+        let mut layout = Layout::new(tool.dir.join(format!("layout{packing:?}")));
+        let below = layout.layer(packing, recipes::everything);
+        let above = layout.layer(packing, recipes::everything_changed);
+        let image = layout.image("t", &[below, above], recipes::shell());
+        tool.must(&["pull", "--name", "x:1", &layout.name("t")]);
+        let want = tool.tree("x:1", Backend::Mount);
+        let name = format!("{}/x/{packing:?}:1", registry.host).to_lowercase();
+        tool.must(&["push", "x:1", &name]);
+        let second = tool.with_store(format!("second{packing:?}"));
+        second.must(&["pull", &name]);
+        assert_eq!(second.images().concat().trim_start_matches("sha256:"), image.id);
+        let differences = want.differences(&second.tree(&name, Backend::Directory), &Rules::default());
+        assert!(differences.is_empty(), "{packing:?}: {differences:#?}");
+        second.assert_sound();
+        // The digest is that of the layout.
+        let digest = image.manifest["digest"].as_str().unwrap();
+        let by_digest = format!("{}/x/{}@{digest}", registry.host, format!("{packing:?}").to_lowercase());
+        tool.with_store(format!("third{packing:?}")).must(&["pull", &by_digest]);
+        if have("pulled by skopeo", &["skopeo"]) {
+            let out = format!("oci:{}:t", tool.path(&format!("skopeo{packing:?}")));
+            let from = format!("docker://{name}");
+            tool.other(&["skopeo", "copy", "-q", "--insecure-policy", "--src-tls-verify=false", &from, &out]);
+        }
+    }
+}
+
+#[test]
+fn only_layers_that_are_missing_move() {
+    let Some(tool) = Tool::new("missing") else { return };
+    let Some(registry) = Registry::new(&tool, false) else { return };
+    let mut layout = Layout::new(tool.dir.join("layout"));
+    recipes::shared_base(&mut layout, Packing::Gzip, 20, 20);
+    let name = |app: u32| format!("{}/apps/app{app}:1", registry.host);
+    for app in 0..5 {
+        tool.must(&["pull", "--name", &name(app), &layout.name(&format!("app{app}"))]);
+    }
+    let mark = registry.mark();
+    tool.must(&["push", &name(0)]);
+    // Two layers and a configuration.
+    assert_eq!(registry.requests(mark, "PUT", "/blobs/uploads/"), 3);
+    let mark = registry.mark();
+    tool.must(&["push", &name(0)]);
+    assert_eq!(registry.requests(mark, "PUT", "/blobs/uploads/"), 0, "nothing was missing");
+    let mark = registry.mark();
+    tool.must(&["push", &name(1)]);
+    // The base is mounted from the other repository, or not asked for.
+    assert_eq!(registry.requests(mark, "PUT", "/blobs/uploads/"), 2, "the base was sent again");
+
+    let second = tool.with_store("second");
+    let mark = registry.mark();
+    second.must(&["pull", &name(0)]);
+    assert_eq!(registry.requests(mark, "GET", "/blobs/"), 3);
+    let mark = registry.mark();
+    second.must(&["pull", &name(1)]);
+    assert_eq!(registry.requests(mark, "GET", "/blobs/"), 2, "the base was fetched again");
+    let mark = registry.mark();
+    second.must(&["pull", &name(1)]);
+    assert_eq!(registry.requests(mark, "GET", "/blobs/"), 0, "nothing was missing");
+    second.assert_sound();
+}
+
+#[test]
+fn a_closed_registry_opens_for_a_login() {
+    let Some(tool) = Tool::new("login") else { return };
+    let Some(registry) = Registry::new(&tool, true) else { return };
+    let mut layout = Layout::new(tool.dir.join("layout"));
+    let layer = layout.layer(Packing::Gzip, |tar| {
+        tar.file("a", "content");
+    });
+    layout.image("t", &[layer], recipes::shell());
+    let name = format!("{}/x:1", registry.host);
+    tool.must(&["pull", "--name", &name, &layout.name("t")]);
+    let said = tool.refused(&["push", &name]);
+    assert!(said.contains(&registry.host), "{said}");
+
+    let login = |password: &str| {
+        let mut command = tool.command(&["login", "-u", USER.0, "--password-stdin", &registry.host]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+        child.wait_with_output().unwrap().status.success()
+    };
+    assert!(!login("wrong"), "a wrong password was taken");
+    tool.refused(&["push", &name]);
+    assert!(login(USER.1));
+    tool.must(&["push", &name]);
+    let second = tool.with_store("second");
+    second.must(&["pull", &name]);
+    second.must(&["logout", &registry.host]);
+    tool.with_store("third").refused(&["pull", &name]);
+    // What was said about it names no password.
+    let file = fs::read_to_string(tool.dir.join(".docker/config.json")).unwrap_or_default();
+    assert!(!file.contains(USER.1), "{file}");
+}
