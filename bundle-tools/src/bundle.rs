@@ -25,9 +25,11 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
+use crate::config::namespaces::{IdMap, Mapping};
+use crate::config::{self, Context, Hook, Options};
 use crate::digest::Digest;
 use crate::dir::Dir;
-use crate::directory::{Owners, remove_tree};
+use crate::directory::{IdRange, Owners, remove_tree};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::image::Descriptor;
 use crate::store::{Image, Store};
@@ -176,13 +178,36 @@ impl Bundle {
         self.home.replace(RECORD, &serde_json::to_vec_pretty(&self.record).at(|| RECORD)?)
     }
 
+    /// Makes root file system and config.json of a bundle that was begun. Returns what the user should hear of.
+    fn complete(
+        &mut self,
+        store: &Store,
+        image: &Image,
+        options: &Options,
+        context: &Context<'_>,
+        mapping: &Mapping,
+    ) -> Result<Vec<String>> {
+        let mut notes = self.fill(store, mapping)?;
+        let root = self.rootfs()?;
+        let converted = config::convert(&image.config, options, &root, context)?;
+        let mounts = converted.spec.get("mounts").and_then(serde_json::Value::as_array);
+        let places = mounts.into_iter().flatten().filter_map(|mount| mount.get("destination")?.as_str());
+        self.record.mount_points = places.map(str::to_owned).collect();
+        self.save()?;
+        converted.publish(&root, &self.dir)?;
+        if !converted.labels_left.is_empty() {
+            notes.push(format!("labels that became no annotations: {}", converted.labels_left.join(", ")));
+        }
+        Ok(notes)
+    }
+
     /// Makes the root file system. Returns what could not be done as the image has it.
-    pub fn fill(&mut self, store: &Store) -> Result<Vec<String>> {
+    fn fill(&mut self, store: &Store, mapping: &Mapping) -> Result<Vec<String>> {
         match self.record.backend {
             Backend::Mount => self.mount(store).map(|()| Vec::new()),
             Backend::Directory => {
                 let rootfs = self.rootfs()?;
-                let written = store.write_directory(&self.record.layers, &rootfs, &owners())?;
+                let written = store.write_directory(&self.record.layers, &rootfs, &owners(mapping))?;
                 self.record.written = Some((written.finished.sec, written.finished.nsec));
                 self.save()?;
                 Ok(written.notes)
@@ -273,6 +298,78 @@ impl Bundle {
     }
 }
 
+/// What bundle to make.
+#[derive(Debug)]
+pub struct Create<'a> {
+    /// The image: a name, an id, a digest.
+    pub image: &'a str,
+    /// Where the bundle is to be: a new or an empty directory.
+    pub path: &'a Path,
+    /// How its root file system is made; `None` for a mount where that can be.
+    pub backend: Option<Backend>,
+    /// What the container is to be like.
+    pub options: &'a Options,
+}
+
+/// A bundle that was made.
+#[derive(Debug)]
+pub struct Created {
+    /// The bundle.
+    pub record: Record,
+    /// What the user should hear of although it is no error.
+    pub notes: Vec<String>,
+}
+
+/// Makes a bundle.
+///
+/// # Errors
+/// Nothing is left of it then.
+pub fn create(store: &Store, wish: &Create<'_>) -> Result<Created> {
+    let _lease = store.lease()?;
+    let image = store.image(wish.image)?;
+    let path = absolute(wish.path)?;
+    let text = path.to_str().ok_or_else(|| Error::invalid(format!("{}: is not UTF-8", path.display())))?;
+    let mut context = Context::here("", text, "rootfs");
+    let mapping = Mapping::of(wish.options, &context)?;
+    let (backend, why) = choose(store, wish.backend, &mapping)?;
+    let mut bundle = Bundle::begin(store, &image, wish.image, &path, backend)?;
+    let id = bundle.record.id.clone();
+    context.id = &id;
+    context.remove = wish.options.rm_on_delete.then(|| removal(text)).transpose()?;
+    match bundle.complete(store, &image, wish.options, &context, &mapping) {
+        Ok(mut notes) => {
+            notes.extend(why);
+            Ok(Created { record: bundle.record.clone(), notes })
+        }
+        Err(e) => Err(bundle.undo(e)),
+    }
+}
+
+/// The backend, and why it is not the better one.
+fn choose(store: &Store, wanted: Option<Backend>, mapping: &Mapping) -> Result<(Backend, Option<String>)> {
+    let able = if !rustix::process::geteuid().is_root() {
+        Err(Error::unsupported("mount backend: only root may mount it"))
+    } else if mapping.is_some() {
+        Err(Error::unsupported("mount backend: owners can't be mapped"))
+    } else {
+        mount::probe(store.bundles())
+    };
+    match (wanted, able) {
+        (Some(Backend::Mount) | None, Ok(())) => Ok((Backend::Mount, None)),
+        (Some(Backend::Mount), Err(e)) => Err(e),
+        (None, Err(e)) => Ok((Backend::Directory, Some(format!("all files are written: {e}")))),
+        (Some(Backend::Directory), _) => Ok((Backend::Directory, None)),
+    }
+}
+
+/// What the runtime runs when the container is deleted, if the bundle is to go with it.
+fn removal(bundle: &str) -> Result<Hook> {
+    let program = std::env::current_exe().at(|| "find this program")?;
+    let program = program.to_str().ok_or_else(|| Error::invalid("--rm-on-delete: this program's path is not UTF-8"))?;
+    let args = ["orlop-bundle", "rm", "--force", bundle].map(str::to_owned).to_vec();
+    Ok(Hook { path: program.to_owned(), args })
+}
+
 /// Every bundle of a store whose record can be read, in the order of their paths.
 pub fn list(store: &Store) -> Result<Vec<Record>> {
     let mut records = Vec::new();
@@ -317,9 +414,17 @@ pub fn sweep(store: &Store) -> Result<usize> {
     Ok(removed)
 }
 
-/// Root keeps owners; for others they are noted in an attribute, since only root may give files away.
-fn owners() -> Owners {
-    if rustix::process::geteuid().is_root() { Owners::Keep } else { Owners::Rootless }
+/// Root gives files to whom they belong, in the ids of the container if it has its own; for others owners are noted in
+/// an attribute, since only root may give files away.
+fn owners(mapping: &Mapping) -> Owners {
+    let ranges = |maps: &[IdMap]| {
+        maps.iter().map(|map| IdRange { image: map.container, disk: map.host, count: map.size }).collect()
+    };
+    match (rustix::process::geteuid().is_root(), mapping.is_some()) {
+        (false, _) => Owners::Rootless,
+        (true, false) => Owners::Keep,
+        (true, true) => Owners::Map { uids: ranges(&mapping.uids), gids: ranges(&mapping.gids) },
+    }
 }
 
 /// Gives the upper directory what the image's root has: it is the overlay's root from then on.

@@ -9,10 +9,10 @@ use orlop_bundle::error::{At, Error, ErrorKind, Result};
 use orlop_bundle::format::Value;
 use orlop_bundle::format::units;
 use orlop_bundle::reference::Reference;
-use orlop_bundle::store::{Freed, Prune as Kind, Ref, Store};
+use orlop_bundle::store::{Freed, Prune as Kind, Ref, Store, Verify as What};
 
 use super::Global;
-use super::screen::{Screen, tell};
+use super::screen::{Screen, ask, tell};
 use super::shown::{created, now};
 
 /// `tag IMAGE NAME`
@@ -248,10 +248,41 @@ fn confirmed(what: &str) -> Result<bool> {
     if !input.is_terminal() {
         return Err(Error::invalid("standard input is no terminal to ask on; use -f"));
     }
-    tell(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "));
+    ask(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "));
     let mut answer = String::new();
     input.lock().read_line(&mut answer).at(|| "standard input")?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Reads and hashes everything. False if something is bad and stays so.
+pub(crate) fn verify(args: &Verify, global: &Global, store: &Store, screen: &mut Screen) -> Result<bool> {
+    let what = if args.repair { What::Repair } else { What::Report };
+    let (mut checked, mut bad, mut findings, mut shown) = (0u64, 0u64, Vec::new(), Ok(()));
+    let well = store.verify(what, &mut |finding| {
+        checked += 1;
+        let Some(damage) = &finding.damage else { return };
+        bad += 1;
+        if global.json {
+            findings.push(Value::record([
+                ("Kind", finding.kind.into()),
+                ("Name", finding.name.as_str().into()),
+                ("Damage", damage.as_str().into()),
+                ("Repaired", finding.repaired.into()),
+            ]));
+        } else if shown.is_ok() {
+            let repaired = if finding.repaired { " (repaired)" } else { "" };
+            shown = screen.line(&format!("{} {}: {damage}{repaired}", finding.kind, finding.name));
+        }
+    })?;
+    shown?;
+    if global.json {
+        let document =
+            Value::record([("Checked", checked.into()), ("Well", well.into()), ("Damaged", Value::List(findings))]);
+        screen.line(&document.json_pretty())?;
+    } else if !global.quiet {
+        screen.line(&format!("{checked} objects checked, {bad} damaged"))?;
+    }
+    Ok(well)
 }
 
 #[cfg(test)]
