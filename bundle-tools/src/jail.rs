@@ -394,8 +394,9 @@ fn allowed(work: Work) -> Result<BTreeMap<i64, Rules>> {
     // abort(3): signals to itself.
     let own = u64::from(rustix::process::getpid().as_raw_pid().cast_unsigned());
     rules.insert(libc::SYS_tgkill, any_of(0, &[own])?);
-    // ... for which it takes its handler back.
-    rules.insert(libc::SYS_rt_sigaction, any_of(0, &[u64::from(libc::SIGABRT.cast_unsigned())])?);
+    // ... for which it takes its handler back; and with its first thread glibc sets those of its own signals, 32 and 33.
+    let handled = [u64::from(libc::SIGABRT.cast_unsigned()), 32, 33];
+    rules.insert(libc::SYS_rt_sigaction, any_of(0, &handled)?);
     match work {
         Work::Ingest { .. } => {}
         Work::Merge => drop(rules.insert(libc::SYS_pwrite64, Vec::new())),
