@@ -213,7 +213,9 @@ fn an_image_goes_to_a_registry_and_comes_back_as_it_was() {
     place.push("app:1", &registry.name("team/app:other"), &heard).unwrap();
     assert_eq!((heard.count("present"), heard.moved()), (5, 0));
     let repository = place.access.repository(&registry.name("team/app")).unwrap();
-    assert_eq!(repository.tags().unwrap(), ["1", "other"]);
+    let mut tags = repository.tags().unwrap();
+    tags.sort_unstable();
+    assert_eq!(tags, ["1", "other"]);
     let other = Place::new("round-trip-back");
     let pulled = other.pull(&registry.name("team/app:1").to_string(), &()).unwrap().remove(0);
     assert_eq!((pulled.manifest.digest, pulled.id), (image.manifest.digest, image.id));
@@ -276,7 +278,9 @@ fn skopeo_reads_what_is_written_and_what_it_writes_is_read() {
         return;
     }
     let place = Place::new("skopeo");
-    let image = place.image("app:1", &[layer(1, 100_000), layer(2, 1000)]);
+    let layers = [layer(1, 100_000), layer(2, 1000)];
+    let diff_ids = [Digest::of(&layers[0]), Digest::of(&layers[1])];
+    let image = place.image("app:1", &layers);
     let at = |path: &str| place.dir.0.join(path).display().to_string();
     let remote = registry.name("app:1");
     place.push("app:1", &remote, &()).unwrap();
@@ -301,7 +305,10 @@ fn skopeo_reads_what_is_written_and_what_it_writes_is_read() {
         let to = format!("oci:{}:x", at(&format!("skopeo{n}")));
         skopeo(&[from, &to]);
         let other = Place::new("skopeo-back");
-        assert_eq!(other.pull(&to, &()).unwrap()[0].id, image.id, "{from}");
+        let pulled = other.pull(&to, &()).unwrap().remove(0);
+        assert_eq!(other.store.image(&pulled.names[0]).unwrap().config.rootfs.diff_ids, diff_ids, "{from}");
+        // skopeo writes another configuration for what has no manifest.
+        assert_eq!(pulled.id == image.id, !from.starts_with("docker-archive:"), "{from}");
     }
     // What skopeo writes.
     let source = format!("docker://{remote}");
@@ -319,7 +326,7 @@ fn skopeo_reads_what_is_written_and_what_it_writes_is_read() {
         let pulled = other.pull(&to, &()).unwrap().remove(0);
         assert!(pulled.runnable, "{to}");
         let found = other.store.image(&pulled.names[0]).unwrap();
-        assert_eq!(found.config.rootfs.diff_ids, [Digest::of(&layer(1, 100_000)), Digest::of(&layer(2, 1000))], "{to}");
+        assert_eq!(found.config.rootfs.diff_ids, diff_ids, "{to}");
     }
 }
 
