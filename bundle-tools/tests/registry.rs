@@ -1,5 +1,6 @@
 //! Pulls and pushes with a real registry (Debian's `docker-registry`), and `skopeo` as the other side.
 #![allow(clippy::disallowed_methods, reason = "a test's own files")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "the helpers are of the tests")]
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};

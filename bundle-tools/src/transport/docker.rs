@@ -40,7 +40,8 @@ struct Listed {
 /// them), so one without a registry is compared without it.
 fn is_called(name: &Reference, wanted: &Reference) -> bool {
     let (there, asked) = (&name.repository, &wanted.repository);
-    let short = wanted.registry.is_none() && (there == asked || there.strip_prefix("library/") == Some(asked));
+    let written_out = if asked.contains('/') { there == asked } else { there.strip_prefix("library/") == Some(asked) };
+    let short = wanted.registry.is_none() && written_out;
     name.tag == wanted.tag && (name == wanted || short)
 }
 
