@@ -11,7 +11,7 @@ use orlop_bundle::store::Store;
 use orlop_bundle::worker;
 
 use cli::screen::{Screen, tell};
-use cli::{Cli, Command, Global, manual, shown, stored, transfer};
+use cli::{Cli, Command, Global, bundles, manual, shown, stored, transfer};
 
 fn main() -> ExitCode {
     // Before the command line is looked at: what a worker is told comes through its socket.
@@ -55,6 +55,11 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         Command::Load(args) => transfer::load(args, global, &store(global)?, &mut screen)?,
         Command::Push(args) => transfer::push(args, global, &store(global)?, &mut screen)?,
         Command::Save(args) => transfer::save(args, global, &store(global)?, &mut screen)?,
+        Command::Create(args) => bundles::create(args, global, &store(global)?, &mut screen)?,
+        Command::Unpack(args) => bundles::unpack(args, global, &store(global)?, &mut screen)?,
+        Command::Mount(args) => bundles::mount(args)?,
+        Command::Unmount(args) => bundles::unmount(args)?,
+        Command::Rm(args) => bundles::rm(args)?,
         Command::Login(args) => transfer::login(args, &mut screen)?,
         Command::Logout(args) => transfer::logout(args, &mut screen)?,
         Command::Completion(args) => screen.print(&manual::completion(args))?,
