@@ -45,11 +45,7 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         Command::Tag(args) => stored::tag(args, &store(global)?)?,
         Command::Rmi(args) => stored::rmi(args, &store(global)?, &mut screen)?,
         Command::Prune(args) => stored::prune(args, global, &store(global)?, &mut screen)?,
-        Command::Verify(args) => {
-            if !stored::verify(args, global, &store(global)?, &mut screen)? {
-                return Ok(ExitCode::FAILURE);
-            }
-        }
+        Command::Verify(args) => return stored::verify(args, global, &store(global)?, &mut screen),
         Command::Pull(args) => transfer::pull(args, global, &store(global)?, &mut screen)?,
         Command::Import(args) => transfer::import(args, global, &store(global)?, &mut screen)?,
         Command::Load(args) => transfer::load(args, global, &store(global)?, &mut screen)?,
@@ -71,9 +67,21 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
 
 /// The store that the command line names, or the environment, or the usual one.
 fn store(global: &Global) -> Result<Store> {
+    if global.debug {
+        let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+        tell(&format!("orlop-bundle: debug: version {version}, process {pid}"));
+    }
     let named = global.store.clone().or_else(|| std::env::var_os("ORLOP_STORE").map(PathBuf::from));
-    match named.filter(|path| !path.as_os_str().is_empty()) {
+    let store = match named.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => Store::open(&path),
         None => Store::open_default(),
+    }?;
+    if global.debug {
+        tell(&format!("orlop-bundle: debug: store {}", store.path().display()));
+        match worker::probe() {
+            Ok(report) => tell(&format!("orlop-bundle: debug: worker {report:?}")),
+            Err(e) => tell(&format!("orlop-bundle: debug: worker: {e}")),
+        }
     }
+    Ok(store)
 }

@@ -209,10 +209,10 @@ pub(crate) fn unpack(args: &Unpack, global: &Global, store: &Store, screen: &mut
 fn each(bundles: &[String], name: &str, mut act: impl FnMut(&Path) -> Result<()>) -> Result<()> {
     let mut failed: Option<Error> = None;
     for bundle in bundles {
-        if let Err(e) = act(Path::new(bundle))
-            && let Some(before) = failed.replace(e)
-        {
-            tell(&format!("orlop-bundle: {name}: {before}"));
+        let Err(e) = act(Path::new(bundle)) else { continue };
+        let is_named = e.to_string().strip_prefix(bundle.as_str()).is_some_and(|rest| rest.starts_with(':'));
+        if let Some(before) = failed.replace(if is_named { e } else { e.context(bundle) }) {
+            tell(&format!("orlop-bundle: {name} {before}"));
         }
     }
     failed.map_or(Ok(()), Err)
