@@ -6,8 +6,8 @@
 pub mod bundle;
 pub mod commit;
 pub mod compress;
-pub mod diff;
 pub mod config;
+pub mod diff;
 pub mod digest;
 pub mod dir;
 pub mod directory;
