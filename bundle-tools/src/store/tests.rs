@@ -121,7 +121,7 @@ fn bad_blobs_give_one_error_and_leave_nothing() {
         })
         .collect();
     for (what, descriptor, blob, diff_id, word) in [
-        ("noise", Descriptor::of(media::LAYER_GZIP, &noise), &noise[..], None, "entry"),
+        ("noise", Descriptor::of(media::LAYER_GZIP, &noise), &noise[..], None, "not a tar"),
         ("short", good.clone(), truncated, None, "ends after"),
         ("long", Descriptor { size: good.size - 1, ..good.clone() }, &blob[..], None, "longer than"),
         ("another digest", Descriptor { digest: other, ..good.clone() }, &blob[..], None, "has the digest"),
