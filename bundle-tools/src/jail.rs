@@ -328,6 +328,8 @@ const TREE: &[libc::c_long] = &[
     libc::SYS_listxattr,
     libc::SYS_lgetxattr,
     libc::SYS_llistxattr,
+    // Also asks if trusted attributes can be seen, of one that there isn't.
+    libc::SYS_fremovexattr,
     libc::SYS_fadvise64,
     libc::SYS_pwrite64,
     libc::SYS_ftruncate,

@@ -15,8 +15,10 @@ use crate::transfer::Progress;
 pub enum Direction {
     /// Into the store.
     In,
-    /// Out of it.
+    /// Out of it, to a registry.
     Out,
+    /// Into an archive or a layout.
+    Saved,
 }
 
 /// What is said of a layer.
@@ -36,12 +38,14 @@ impl State {
             (Self::Waiting, _) => "Waiting",
             (Self::Moving, Direction::In) => "Downloading",
             (Self::Moving, Direction::Out) => "Pushing",
+            (Self::Moving, Direction::Saved) => "Writing",
             (Self::Unpacking, _) => "Extracting",
-            (Self::Present, Direction::In) => "Already exists",
+            (Self::Present, Direction::In | Direction::Saved) => "Already exists",
             (Self::Present, Direction::Out) => "Layer already exists",
             (Self::Mounted, _) => "Mounted",
             (Self::Done, Direction::In) => "Pull complete",
             (Self::Done, Direction::Out) => "Pushed",
+            (Self::Done, Direction::Saved) => "Written",
         }
     }
 }
@@ -183,6 +187,7 @@ mod tests {
         for (direction, words) in [
             (Direction::In, ["Already exists", "Mounted", "Pull complete"]),
             (Direction::Out, ["Layer already exists", "Mounted", "Pushed"]),
+            (Direction::Saved, ["Already exists", "Mounted", "Written"]),
         ] {
             let lines = Lines::new(direction, Vec::new());
             lines.announced(&Descriptor::new("", a, 10));

@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Df(shown::Df),
     /// Remove what nothing needs
     Prune(stored::Prune),
+    /// Mount a bundle's root again, after the machine was restarted or the bundle unmounted
+    Mount(bundles::Mount),
     /// Unmount a bundle's root, and keep the bundle
     #[command(visible_alias = "umount")]
     Unmount(bundles::Unmount),
@@ -121,6 +123,7 @@ impl Command {
             Self::Diff(args) => ("diff", one(&args.bundle)),
             Self::Df(_) => ("df", &[]),
             Self::Prune(_) => ("prune", &[]),
+            Self::Mount(args) => ("mount", &args.bundles),
             Self::Unmount(args) => ("unmount", &args.bundles),
             Self::Rm(args) => ("rm", &args.bundles),
             Self::Login(args) => ("login", one(&args.registry)),

@@ -1,7 +1,7 @@
 //! Commands that move images: `pull`, `import`, `load`, `push`, `save`, `login`, `logout`.
 
 use std::fs::File;
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
@@ -349,7 +349,6 @@ pub(crate) fn push(args: &Push, global: &Global, store: &Store, screen: &mut Scr
     let access = args.wire.access()?;
     let image = pull::find(store, &access.settings, &args.image)?;
     let to = args.destination.as_ref().unwrap_or(&args.image);
-    let watch = watch(global, Direction::Out);
     let (said, manifest) = match to.parse()? {
         Location::Registry(name) => {
             // A short name is the one that it was pulled by.
@@ -360,16 +359,15 @@ pub(crate) fn push(args: &Push, global: &Global, store: &Store, screen: &mut Scr
                 _ => name,
             };
             let name = name.tagged();
-            let sent = push::push(store, &access, &image, &name, args.jobs, &*watch)?;
+            let sent = push::push(store, &access, &image, &name, args.jobs, &*watch(global, Direction::Out))?;
             (name.selector(), sent)
         }
         location => {
             let saved = Saved { image: &image, names: names(&image, &args.image) };
-            transport::save(store, &[saved], &location, &*watch)?;
+            transport::save(store, &[saved], &location, &*watch(global, Direction::Saved))?;
             (location.to_string(), image.descriptor.clone())
         }
     };
-    drop(watch);
     let size = manifest.size;
     if global.json {
         let document = Value::record([("Digest", manifest.digest.to_string().into()), ("Size", size.into())]);
@@ -407,7 +405,7 @@ pub(crate) fn save(args: &Save, global: &Global, store: &Store, screen: &mut Scr
         Archive::DockerArchive => Location::DockerArchive(path, None),
         Archive::OciArchive => Location::LayoutArchive(path, None),
     };
-    let watch = watch(global, Direction::Out);
+    let watch = watch(global, Direction::Saved);
     match &args.output {
         Some(path) => transport::save(store, &images, &at(path.clone()), &*watch),
         None => {
@@ -484,7 +482,7 @@ fn asked(question: &str, secret: bool) -> Result<String> {
 }
 
 /// A line from a terminal that edits nothing itself.
-fn read_secret(input: impl Read) -> Result<String> {
+fn read_secret(input: impl BufRead) -> Result<String> {
     let mut line = Vec::new();
     for byte in input.bytes() {
         match byte.at(|| "standard input")? {

@@ -306,7 +306,8 @@ impl Scanner {
             // POSIX has contents behind hard links; GNU tar and Go have none, whatever the header's size says, and
             // differ where PAX says it.
             (b'1', None) => 0,
-            (_, Some(size)) => size,
+            // GNU tar refuses a header whose own size is no number, though nobody goes by it.
+            (_, Some(size)) => header.size().map(|_| size)?,
             (_, None) => header.size()?,
         };
         match kind {
