@@ -10,8 +10,10 @@ use std::path::Path;
 
 use crate::digest::Digest;
 use crate::error::{At, Error, ErrorKind, Result};
+use crate::format::units::rfc3339;
 use crate::image::{self, Descriptor, Document, ImageConfig, LayerType, Manifest, Platform, is_document, media};
 use crate::json::{self, MAX_DOCUMENT};
+use crate::layer::Time;
 use crate::platform::{self, Wanted};
 use crate::reference::{Location, Reference};
 use crate::registry::Access;
@@ -43,11 +45,13 @@ pub struct Options {
     pub name: Option<Reference>,
     /// How many layers at a time.
     pub jobs: usize,
+    /// When an image is made that wasn't one.
+    pub created: Time,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { platform: None, name: None, jobs: JOBS }
+        Self { platform: None, name: None, jobs: JOBS, created: Time::now() }
     }
 }
 
@@ -268,6 +272,8 @@ impl Pull<'_> {
             progress.done(&digest);
             Ok(())
         })?;
+        // Layers that don't fit together make no image; and its first bundle should not have to wait.
+        store.tree(&config.rootfs.diff_ids)?;
         Ok(config.platform)
     }
 
@@ -387,13 +393,16 @@ fn rootfs(store: &Store, _: &Lease, path: &Path, options: &Options, progress: &d
         let descriptor = Descriptor::new(kind, blob.digest, blob.size);
         progress.announced(&descriptor);
         progress.done(&blob.digest);
+        store.tree(&[layer.diff_id])?;
         let platform = platform::host();
+        let created = rfc3339(options.created.sec);
         let config = serde_json::json!({
+            "created": created,
             "architecture": platform.architecture,
             "os": platform.os,
             "config": {},
             "rootfs": { "type": "layers", "diff_ids": [layer.diff_id] },
-            "history": [{ "created_by": format!("import {}", name_of(path, None).repository) }],
+            "history": [{ "created": created, "created_by": format!("import {}", name_of(path, None).repository) }],
         });
         let config = serde_json::to_vec(&config).map_err(|e| Error::invalid(e.to_string()))?;
         let config = store.put(media::CONFIG, &config, None)?;

@@ -16,7 +16,7 @@ use orlop_bundle::store::Store;
 
 use super::Global;
 use super::screen::{Screen, tell};
-use super::stored::new_name;
+use super::stored::{new_name, source_date_epoch};
 
 /// How a bundle gets its root file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -252,14 +252,6 @@ pub(crate) fn commit(args: &Commit, global: &Global, screen: &mut Screen) -> Res
         made.summary.notes.iter().for_each(|note| tell(&format!("orlop-bundle: commit {}: {note}", args.bundle)));
     }
     screen.line(&made.id.to_string())
-}
-
-/// The time that `SOURCE_DATE_EPOCH` says, in seconds since 1970, if it is set.
-fn source_date_epoch() -> Result<Option<Time>> {
-    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let sec = text.to_str().and_then(|text| text.parse().ok());
-    let sec = sec.ok_or_else(|| Error::invalid(format!("SOURCE_DATE_EPOCH: not a number of seconds: {text:?}")))?;
-    Ok(Some(Time { sec, nsec: 0 }))
 }
 
 /// Root's files belong to whom the image says; for others owners are noted in an attribute.

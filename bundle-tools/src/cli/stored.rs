@@ -10,6 +10,7 @@ use orlop_bundle::digest::Digest;
 use orlop_bundle::error::{At, Error, ErrorKind, Result};
 use orlop_bundle::format::Value;
 use orlop_bundle::format::units;
+use orlop_bundle::layer::Time;
 use orlop_bundle::reference::Reference;
 use orlop_bundle::store::{Freed, Prune as Kind, Ref, Store, Verify as What};
 
@@ -96,6 +97,14 @@ pub(crate) fn tag(args: &Tag, store: &Store) -> Result<()> {
     let found = store.find(&args.image)?;
     let index = found.refs.iter().find_map(|r| r.index.as_ref());
     store.set_ref_from(&name, &found.descriptor, index)
+}
+
+/// The time that `SOURCE_DATE_EPOCH` says, in seconds since 1970, if it is set.
+pub(crate) fn source_date_epoch() -> Result<Option<Time>> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let sec = text.to_str().and_then(|text| text.parse().ok());
+    let sec = sec.ok_or_else(|| Error::invalid(format!("SOURCE_DATE_EPOCH: not a number of seconds: {text:?}")))?;
+    Ok(Some(Time { sec, nsec: 0 }))
 }
 
 /// Removes names, and images that have no other.

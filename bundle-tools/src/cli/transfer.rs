@@ -26,8 +26,7 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, 
 
 use super::Global;
 use super::screen::{Screen, tell};
-use super::shown::now;
-use super::stored::new_name;
+use super::stored::{new_name, source_date_epoch};
 
 /// How to talk to a registry.
 #[derive(Debug, Clone, Args)]
@@ -205,7 +204,7 @@ pub(crate) fn pull(args: &Pull, global: &Global, store: &Store, screen: &mut Scr
         return Err(Error::invalid("one --name for several images"));
     }
     let access = args.wire.access()?;
-    let options = Options { platform: wanted(args.platform.as_ref())?, name, jobs: args.jobs };
+    let options = Options { platform: wanted(args.platform.as_ref())?, name, jobs: args.jobs, ..Options::default() };
     let mut all = Vec::new();
     for image in &args.images {
         let location: Location = image.parse()?;
@@ -269,11 +268,16 @@ pub(crate) fn import(args: &Import, global: &Global, store: &Store, screen: &mut
         "-" => spooled(store).map(|(file, path)| (Some(file), path))?,
         source => (None, source.into()),
     };
-    let options = Options { platform: wanted(args.platform.as_ref())?, name, ..Options::default() };
+    let created = source_date_epoch()?.unwrap_or_else(Time::now);
+    let options = Options { platform: wanted(args.platform.as_ref())?, name, created, ..Options::default() };
     let access = Access::default();
     let pulled = pull::pull(store, &access, &Location::Rootfs(path), &options, &*watch(global, Direction::In))?;
     for image in pulled {
-        let image = if args.change.is_empty() && args.message.is_none() { image } else { changed(args, store, image)? };
+        let image = if args.change.is_empty() && args.message.is_none() {
+            image
+        } else {
+            changed(args, store, image, created)?
+        };
         match global.json {
             true => screen.line(&entry(&image).json_pretty())?,
             false => screen.line(&image.id.to_string())?,
@@ -283,7 +287,7 @@ pub(crate) fn import(args: &Import, global: &Global, store: &Store, screen: &mut
 }
 
 /// The imported image with the user's changes, in the place of the one without them.
-fn changed(args: &Import, store: &Store, image: Pulled) -> Result<Pulled> {
+fn changed(args: &Import, store: &Store, image: Pulled, created: Time) -> Result<Pulled> {
     let _lease = store.lease()?;
     let plain = store.image_of(&image.manifest)?;
     let about = About {
@@ -291,7 +295,7 @@ fn changed(args: &Import, store: &Store, image: Pulled) -> Result<Pulled> {
         message: args.message.clone(),
         created_by: "import".to_owned(),
         changes: args.change.clone(),
-        created: Time { sec: now(), nsec: 0 },
+        created,
     };
     let made = document::image(&plain.manifest, &plain.config_bytes, None, &about)?;
     let config = store.put(media::CONFIG, &made.config, None)?;
