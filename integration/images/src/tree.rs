@@ -258,7 +258,7 @@ fn minor(rdev: u64) -> u32 {
 
 fn shown(name: &[u8]) -> String {
     let text = name.escape_ascii().to_string();
-    if text.len() <= 120 { text } else { format!("{}...({} bytes)", &text[..60], name.len()) }
+    if text.len() <= 300 { text } else { format!("{}...({} bytes)", &text[..60], name.len()) }
 }
 
 fn hash(path: &Path) -> Vec<u8> {
