@@ -25,13 +25,16 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
+use crate::commit::document::{self, About};
+use crate::commit::{self, Changes, Summary};
 use crate::config::namespaces::{IdMap, Mapping};
 use crate::config::{self, Context, Hook, Options};
+use crate::diff::Change;
 use crate::digest::Digest;
 use crate::dir::Dir;
 use crate::directory::{IdRange, Owners, remove_tree};
 use crate::error::{At, Error, ErrorKind, Result};
-use crate::image::Descriptor;
+use crate::image::{Compression, Descriptor};
 use crate::store::{Image, Store};
 use crate::{json, mount};
 
@@ -71,6 +74,9 @@ pub struct Record {
     /// When the last file of a written root file system was, by the file system's clock, in seconds and nanoseconds.
     #[serde(default)]
     pub written: Option<(i64, u32)>,
+    /// How the image's owners became those on disk.
+    #[serde(default)]
+    pub owners: Owners,
     /// Places in the root file system that something is mounted on in the container, which leaves an empty file or directory
     /// there: no part of a commit.
     #[serde(default)]
@@ -117,6 +123,7 @@ impl Bundle {
             backend,
             created: now(),
             written: None,
+            owners: Owners::Keep,
             mount_points: Vec::new(),
         };
         let bundle = Self { record, dir, home, _lock: lock };
@@ -178,16 +185,8 @@ impl Bundle {
         self.home.replace(RECORD, &serde_json::to_vec_pretty(&self.record).at(|| RECORD)?)
     }
 
-    /// Makes root file system and config.json of a bundle that was begun. Returns what the user should hear of.
-    fn complete(
-        &mut self,
-        store: &Store,
-        image: &Image,
-        options: &Options,
-        context: &Context<'_>,
-        mapping: &Mapping,
-    ) -> Result<Vec<String>> {
-        let mut notes = self.fill(store, mapping)?;
+    /// Makes config.json and what it binds. Returns what the user should hear of.
+    fn configure(&mut self, image: &Image, options: &Options, context: &Context<'_>) -> Result<Vec<String>> {
         let root = self.rootfs()?;
         let converted = config::convert(&image.config, options, &root, context)?;
         let mounts = converted.spec.get("mounts").and_then(serde_json::Value::as_array);
@@ -195,10 +194,9 @@ impl Bundle {
         self.record.mount_points = places.map(str::to_owned).collect();
         self.save()?;
         converted.publish(&root, &self.dir)?;
-        if !converted.labels_left.is_empty() {
-            notes.push(format!("labels that became no annotations: {}", converted.labels_left.join(", ")));
-        }
-        Ok(notes)
+        let left = &converted.labels_left;
+        let note = (!left.is_empty()).then(|| format!("labels that became no annotations: {}", left.join(", ")));
+        Ok(note.into_iter().collect())
     }
 
     /// Makes the root file system. Returns what could not be done as the image has it.
@@ -209,6 +207,7 @@ impl Bundle {
                 let rootfs = self.rootfs()?;
                 let written = store.write_directory(&self.record.layers, &rootfs, &owners(mapping))?;
                 self.record.written = Some((written.finished.sec, written.finished.nsec));
+                self.record.owners = owners(mapping);
                 self.save()?;
                 Ok(written.notes)
             }
@@ -256,6 +255,45 @@ impl Bundle {
     pub fn unmount(&self) -> Result<()> {
         while mount::detach(&self.dir, "rootfs").map_err(|e| e.context(self.record.path.display()))? {}
         Ok(())
+    }
+
+    /// Where its changes are, and how they are to be read.
+    fn changes(&self) -> Result<(Dir, Changes, commit::Options)> {
+        let destinations = self.record.mount_points.iter().cloned().collect();
+        let options = commit::Options { owners: self.record.owners.clone(), destinations, ..Default::default() };
+        match self.record.backend {
+            Backend::Mount => Ok((self.upper()?, Changes::Upper, options)),
+            Backend::Directory => Ok((self.rootfs()?, Changes::Whole { created: self.record.written }, options)),
+        }
+    }
+
+    /// What was changed in it, in the order of the paths.
+    pub fn diff(&self, store: &Store) -> Result<Vec<Change>> {
+        let _lease = store.lease()?;
+        let (root, changes, options) = self.changes()?;
+        store.diff(&self.record.layers, &root, changes, &options)
+    }
+
+    /// Makes an image of what was changed in it.
+    pub fn commit(&self, store: &Store, wish: &Commit<'_>) -> Result<Committed> {
+        let lease = store.lease()?;
+        let image = store.image_of(&self.record.manifest)?;
+        let (root, changes, mut options) = self.changes()?;
+        options.epoch = wish.reproducible.then_some(wish.about.created.sec);
+        let (compression, level) = (wish.compression, wish.level);
+        let below = &self.record.layers;
+        let (layer, summary) = store.commit_layer(&lease, below, &root, changes, &options, compression, level)?;
+        let made = document::image(&image.manifest, &image.config_bytes, layer.as_ref(), &wish.about)?;
+        store.put(&made.config_descriptor.media_type, &made.config, Some(&made.config_descriptor))?;
+        let manifest =
+            store.put(&made.manifest_descriptor.media_type, &made.manifest, Some(&made.manifest_descriptor))?;
+        // Its first bundle should not have to wait.
+        store.tree(&store.image_of(&manifest)?.config.rootfs.diff_ids)?;
+        match wish.name {
+            Some(name) => store.set_ref(name, &manifest)?,
+            None => store.keep_nameless(&manifest)?,
+        }
+        Ok(Committed { manifest, id: made.config_descriptor.digest, summary })
     }
 
     /// A process that has the writable layer mounted, beside this one's mount namespace: a container that runs.
@@ -331,35 +369,67 @@ pub fn create(store: &Store, wish: &Create<'_>) -> Result<Created> {
     let text = path.to_str().ok_or_else(|| Error::invalid(format!("{}: is not UTF-8", path.display())))?;
     let mut context = Context::here("", text, "rootfs");
     let mapping = Mapping::of(wish.options, &context)?;
-    let (backend, why) = choose(store, wish.backend, &mapping)?;
+    let (backend, mut why) = choose(wish.backend, &mapping)?;
     let mut bundle = Bundle::begin(store, &image, wish.image, &path, backend)?;
     let id = bundle.record.id.clone();
     context.id = &id;
     context.remove = wish.options.rm_on_delete.then(|| removal(text)).transpose()?;
-    match bundle.complete(store, &image, wish.options, &context, &mapping) {
-        Ok(mut notes) => {
-            notes.extend(why);
-            Ok(Created { record: bundle.record.clone(), notes })
+    let mut filled = bundle.fill(store, &mapping);
+    if let (Err(_), None, Backend::Mount) = (&filled, wish.backend, bundle.record.backend) {
+        // What is wrong is asked only now: when nothing is, the question costs more than the mount.
+        if let Err(e) = mount::probe(store.bundles()) {
+            why = Some(format!("all files are written: {e}"));
+            bundle.record.backend = Backend::Directory;
+            filled = bundle.save().and_then(|()| bundle.fill(store, &mapping));
         }
+    }
+    match filled.and_then(|notes| Ok([notes, bundle.configure(&image, wish.options, &context)?].concat())) {
+        Ok(notes) => Ok(Created { record: bundle.record.clone(), notes: why.into_iter().chain(notes).collect() }),
         Err(e) => Err(bundle.undo(e)),
     }
 }
 
-/// The backend, and why it is not the better one.
-fn choose(store: &Store, wanted: Option<Backend>, mapping: &Mapping) -> Result<(Backend, Option<String>)> {
-    let able = if !rustix::process::geteuid().is_root() {
-        Err(Error::unsupported("mount backend: only root may mount it"))
+/// The backend to try, and why it is not the better one.
+fn choose(wanted: Option<Backend>, mapping: &Mapping) -> Result<(Backend, Option<String>)> {
+    let why_not = if !rustix::process::geteuid().is_root() {
+        Some("mount backend: only root may mount it")
     } else if mapping.is_some() {
-        Err(Error::unsupported("mount backend: owners can't be mapped"))
+        Some("mount backend: owners can't be mapped")
     } else {
-        mount::probe(store.bundles())
+        None
     };
-    match (wanted, able) {
-        (Some(Backend::Mount) | None, Ok(())) => Ok((Backend::Mount, None)),
-        (Some(Backend::Mount), Err(e)) => Err(e),
-        (None, Err(e)) => Ok((Backend::Directory, Some(format!("all files are written: {e}")))),
+    match (wanted, why_not) {
+        (Some(Backend::Mount) | None, None) => Ok((Backend::Mount, None)),
+        (Some(Backend::Mount), Some(why)) => Err(Error::unsupported(why)),
+        (None, Some(why)) => Ok((Backend::Directory, Some(format!("all files are written: {why}")))),
         (Some(Backend::Directory), _) => Ok((Backend::Directory, None)),
     }
+}
+
+/// What image to make of a bundle.
+#[derive(Debug)]
+pub struct Commit<'a> {
+    /// The image's name in the store; it has only an id without one.
+    pub name: Option<&'a str>,
+    /// How the layer is packed.
+    pub compression: Compression,
+    /// How hard, from 1; `None` for the usual.
+    pub level: Option<i32>,
+    /// What is said about it. Its time is also the latest that a file of the layer has, if `reproducible`.
+    pub about: About,
+    /// `SOURCE_DATE_EPOCH` is set.
+    pub reproducible: bool,
+}
+
+/// An image that was made of a bundle.
+#[derive(Debug)]
+pub struct Committed {
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// The digest of its configuration: the image's id.
+    pub id: Digest,
+    /// What the layer says; without entries there is no layer.
+    pub summary: Summary,
 }
 
 /// What the runtime runs when the container is deleted, if the bundle is to go with it.

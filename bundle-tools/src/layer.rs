@@ -20,6 +20,14 @@ pub struct Time {
     pub nsec: u32,
 }
 
+impl Time {
+    /// This moment.
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self { sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nsec: since.subsec_nanos() }
+    }
+}
+
 /// What all kinds of entries have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Meta {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use orlop_bundle::error::{Error, Result};
+use orlop_bundle::error::Result;
 use orlop_bundle::store::Store;
 use orlop_bundle::worker;
 
@@ -54,7 +54,7 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         Command::Create(args) => bundles::create(args, global, &store(global)?, &mut screen)?,
         Command::Unpack(args) => bundles::unpack(args, global, &store(global)?, &mut screen)?,
         Command::Diff(args) => bundles::diff(args, global, &mut screen)?,
-        Command::Commit(_) => return Err(Error::unsupported("committing is not part of this build")),
+        Command::Commit(args) => bundles::commit(args, global, &mut screen)?,
         Command::Mount(args) => bundles::mount(args)?,
         Command::Unmount(args) => bundles::unmount(args)?,
         Command::Rm(args) => bundles::rm(args)?,

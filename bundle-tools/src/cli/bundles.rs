@@ -4,19 +4,19 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use orlop_bundle::bundle::{self, Bundle};
-use orlop_bundle::commit;
+use orlop_bundle::commit::document::About;
 use orlop_bundle::config::Options;
-use orlop_bundle::diff;
 use orlop_bundle::dir::Dir;
 use orlop_bundle::directory::{Owners, remove_tree};
 use orlop_bundle::error::{Error, ErrorKind, Result};
 use orlop_bundle::format::Value;
+use orlop_bundle::image::Compression;
 use orlop_bundle::layer::Time;
 use orlop_bundle::store::Store;
-use orlop_bundle::tree::Tree;
 
 use super::Global;
 use super::screen::{Screen, tell};
+use super::stored::new_name;
 
 /// How a bundle gets its root file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -217,25 +217,7 @@ pub(crate) fn unpack(args: &Unpack, global: &Global, store: &Store, screen: &mut
 /// Shows what was changed in a bundle.
 pub(crate) fn diff(args: &Diff, global: &Global, screen: &mut Screen) -> Result<()> {
     let (bundle, store) = Bundle::open(Path::new(&args.bundle))?;
-    let _lease = store.lease()?;
-    let record = &bundle.record;
-    let (mut tars, mut layers) = (Vec::new(), Vec::new());
-    for diff_id in &record.layers {
-        let found = store.layer(diff_id)?;
-        let (tar, layer) = found.ok_or_else(|| Error::not_found(format!("layer {diff_id}: not in the store")))?;
-        tars.push(tar);
-        layers.push(layer);
-    }
-    let tree = Tree::merge(&layers)?;
-    let places = record.mount_points.iter().cloned();
-    let options = commit::Options { owners: owners(), destinations: places.collect(), ..commit::Options::default() };
-    let changes = match record.backend {
-        bundle::Backend::Mount => diff::upper(&bundle.upper()?, &tree, &options)?,
-        bundle::Backend::Directory => {
-            let written = record.written.map(|(sec, nsec)| Time { sec, nsec });
-            diff::compare(&bundle.rootfs()?, &tree, &tars, written, &options)?
-        }
-    };
+    let changes = bundle.diff(&store)?;
     if global.json {
         let entries = changes.iter().map(|change| {
             let path = format!("/{}", String::from_utf8_lossy(&change.path));
@@ -244,6 +226,40 @@ pub(crate) fn diff(args: &Diff, global: &Global, screen: &mut Screen) -> Result<
         return screen.line(&Value::List(entries.collect()).json_pretty());
     }
     screen.print(&changes.iter().map(|change| format!("{change}\n")).collect::<String>())
+}
+
+/// Makes an image of a bundle.
+pub(crate) fn commit(args: &Commit, global: &Global, screen: &mut Screen) -> Result<()> {
+    let name = args.name.as_deref().map(new_name).transpose()?;
+    let (bundle, store) = Bundle::open(Path::new(&args.bundle))?;
+    let epoch = source_date_epoch()?;
+    let about = About {
+        author: args.author.clone(),
+        message: args.message.clone(),
+        created_by: "orlop-bundle commit".to_owned(),
+        changes: args.change.clone(),
+        created: epoch.unwrap_or_else(Time::now),
+    };
+    let compression = match args.compression {
+        Packing::Gzip => Compression::Gzip,
+        Packing::Zstd => Compression::Zstd,
+        Packing::None => Compression::None,
+    };
+    let wish =
+        bundle::Commit { name: name.as_deref(), compression, level: args.level, about, reproducible: epoch.is_some() };
+    let made = bundle.commit(&store, &wish)?;
+    if !global.quiet {
+        made.summary.notes.iter().for_each(|note| tell(&format!("orlop-bundle: commit {}: {note}", args.bundle)));
+    }
+    screen.line(&made.id.to_string())
+}
+
+/// The time that `SOURCE_DATE_EPOCH` says, in seconds since 1970, if it is set.
+fn source_date_epoch() -> Result<Option<Time>> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let sec = text.to_str().and_then(|text| text.parse().ok());
+    let sec = sec.ok_or_else(|| Error::invalid(format!("SOURCE_DATE_EPOCH: not a number of seconds: {text:?}")))?;
+    Ok(Some(Time { sec, nsec: 0 }))
 }
 
 /// Root's files belong to whom the image says; for others owners are noted in an attribute.
