@@ -148,7 +148,7 @@ pub fn everything(tar: &mut Tar<&mut dyn Write>) {
     let xattrs: &[(&[u8], &[u8])] =
         &[(b"user.binary", b"\x00\xff\n="), (b"user.long", &value), (b"user.mime_type", b"text/plain")];
     tar.entry(&Entry { xattrs, ..Entry::new(flag::FILE, b"attributes") }, b"a");
-    let xattrs: &[(&[u8], &[u8])] = &[(b"user.on", b"a folder"), (b"trusted.x", b"y")];
+    let xattrs: &[(&[u8], &[u8])] = &[(b"user.on", b"a folder")];
     tar.entry(&Entry { xattrs, ..Entry::new(flag::DIRECTORY, b"attributed") }, b"");
 
     // Times.
