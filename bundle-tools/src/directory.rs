@@ -58,6 +58,9 @@ pub struct Task {
 pub fn work(task: &Task, fds: Vec<OwnedFd>, root: Option<&Dir>) -> Result<Written> {
     let target = root.ok_or_else(|| Error::invalid("write: no directory to write to"))?;
     let (layers, tars) = ingest::layers(&task.tables, fds)?;
+    // This process is the worker's own. Devices and FIFOs get their modes when they are made: to change one later takes
+    // /proc, which the jail does not have.
+    rustix::process::umask(Mode::empty());
     write(&Tree::merge(&layers)?, &tars, target, &task.owners)
 }
 

@@ -51,6 +51,8 @@ pub struct Rules {
     pub directory_times: bool,
     /// Extended attributes.
     pub xattrs: bool,
+    /// Which names are one file, and how many it has.
+    pub links: bool,
     /// The root's own attributes, on which programs do not agree when no layer has an entry for it.
     pub root: bool,
     /// Names to leave out, with all below.
@@ -76,6 +78,7 @@ impl Default for Rules {
             times: Times::Nanoseconds,
             directory_times: true,
             xattrs: true,
+            links: true,
             root: true,
             without: Vec::new(),
         }
@@ -202,7 +205,7 @@ impl Node {
         if self.rdev != other.rdev {
             lines.push(format!("is device {:x} and not {:x}", other.rdev, self.rdev));
         }
-        if self.first != other.first || self.names != other.names {
+        if rules.links && (self.first != other.first || self.names != other.names) {
             let of = |node: &Self| format!("one of {} names of {}", node.names, shown(&node.first));
             lines.push(format!("is {} and not {}", of(other), of(self)));
         }
@@ -258,7 +261,7 @@ fn minor(rdev: u64) -> u32 {
 
 fn shown(name: &[u8]) -> String {
     let text = name.escape_ascii().to_string();
-    if text.len() <= 120 { text } else { format!("{}...({} bytes)", &text[..60], name.len()) }
+    if text.len() <= 300 { text } else { format!("{}...({} bytes)", &text[..60], name.len()) }
 }
 
 fn hash(path: &Path) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::fs;
 
 use orlop_images::layout::{Image, Layout, Packing};
 use orlop_images::recipes;
-use orlop_images::tree::{Rules, Tree};
+use orlop_images::tree::{Rules, Times, Tree};
 
 use crate::oracle;
 use crate::tool::{Backend, Tool, have};
@@ -78,7 +78,8 @@ fn what_is_written_is_read_by_skopeo_and_umoci() {
     let out = Layout::new(tool.dir.join("out"));
     tool.must(&["push", &image.id, &out.name("t")]);
     if let (Some(theirs), Some(again)) = (oracle::umoci(&tool, &layout, "t"), oracle::umoci(&tool, &out, "t")) {
-        same("umoci of the layout that was pushed", &theirs, &again);
+        let differences = theirs.differences(&again, &Rules { times: Times::Ignored, ..Rules::default() });
+        assert!(differences.is_empty(), "umoci of the layout that was pushed: {differences:#?}");
     }
     if !have("read by skopeo", &["skopeo"]) {
         return;
@@ -122,7 +123,7 @@ fn a_folder_and_a_tar_are_images_of_one_layer() {
     let tar = tool.path("folder.tar");
     tool.other(&["tar", "--numeric-owner", "--format=posix", "-C", folder.to_str().unwrap(), "-cf", &tar, "."]);
     for (name, source) in [("folder:1", folder.to_str().unwrap()), ("tar:1", &tar)] {
-        tool.must(&["import", source, name]);
+        tool.must(&["import", "-c", "CMD [\"/bin/sh\"]", source, name]);
         for backend in Backend::BOTH {
             same(source, &want, &tool.tree(name, backend));
         }

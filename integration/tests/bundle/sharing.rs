@@ -100,6 +100,8 @@ fn a_committed_bundle_becomes_an_image_of_the_same_tree() {
         }
         for (compression, name) in [("gzip", "mine:gzip"), ("zstd", "mine:zstd"), ("none", "mine:none")] {
             tool.must(&["commit", "--compression", compression, "-m", "changed", &bundle, name]);
+            // An overlay that has copied a file up counts the names that it has below, and not those that it has above.
+            let rules = Rules { links: backend == Backend::Directory, ..rules.clone() };
             for again in Backend::BOTH {
                 let differences = want.differences(&tool.tree(name, again), &rules);
                 assert!(
@@ -114,7 +116,7 @@ fn a_committed_bundle_becomes_an_image_of_the_same_tree() {
         tool.must(&["push", "mine:gzip", &out.name("t")]);
         if let Some(other) = oracle::umoci(&tool, &out, "t") {
             let rules = Rules { without: vec!["deep", "gnu", "prefix", "hard"], ..oracle::as_umoci() };
-            let rules = Rules { directory_times: false, ..rules };
+            let rules = Rules { directory_times: false, links: backend == Backend::Directory, ..rules };
             let differences = want.differences(&other, &rules);
             assert!(differences.is_empty(), "umoci of what the {} became: {differences:#?}", backend.name());
         }

@@ -213,6 +213,6 @@ fn a_debian_root_is_what_gnu_tar_umoci_and_containerd_unpack() {
         same("containerd", &containerd.tree(&tool, &layout), &tree, &oracle::as_containerd());
     }
     // The tar alone is an image too.
-    tool.must(&["import", archive.to_str().unwrap(), "debian:1"]);
+    tool.must(&["import", "-c", "CMD [\"/bin/sh\"]", archive.to_str().unwrap(), "debian:1"]);
     same("the tar as an image", &tree, &tool.tree("debian:1", Backend::Mount), &Rules::default());
 }

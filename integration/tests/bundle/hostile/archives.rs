@@ -91,7 +91,7 @@ pub(super) fn names(cases: &mut Cases<'_>) {
 pub(super) fn links(cases: &mut Cases<'_>) {
     let canary = &cases.canary();
     let secret = &format!("{canary}/secret");
-    let up = &format!("{}{}", "../".repeat(40), &canary[1..]);
+    let up = &format!("{}{}", "../".repeat(12), &canary[1..]);
 
     for (how, target) in [("absolute", canary), ("relative", up)] {
         let line = &format!("l etc -> {target}");
@@ -139,7 +139,7 @@ pub(super) fn links(cases: &mut Cases<'_>) {
             &["d etc", "c etc/null 1:3"],
         );
         let above = tar(|t| t.hardlink("mine", "etc/secret"));
-        cases.refused(format!("T13 T15: a hard link to what is behind an {how} link"), &[link.clone(), above]);
+        cases.not_made(format!("T13 T15: a hard link to what is behind an {how} link"), &[link.clone(), above]);
         let layer = tar(|t| {
             same(t);
             t.hardlink("second", "etc").file("second", "over it")
@@ -168,10 +168,10 @@ pub(super) fn links(cases: &mut Cases<'_>) {
         ("an empty name", ""),
     ] {
         let layer = tar(|t| t.dir("dir").bare(Header::new(flag::HARDLINK, "link").link(target)));
-        cases.refused(format!("T15 T18 CVE-2026-50163: a hard link to {what}"), &[layer]);
+        cases.not_made(format!("T15 T18 CVE-2026-50163: a hard link to {what}"), &[layer]);
     }
     let layer = tar(|t| t.hardlink("a", "b").hardlink("b", "a"));
-    cases.refused("T18: two hard links to each other", &[layer]);
+    cases.not_made("T18: two hard links to each other", &[layer]);
     let layer = tar(|t| t.hardlink("a", "z").file("z", "later"));
     cases.tree("T18: a hard link before its target", &[layer], &["f a 5", "h z = a"]);
     let layer = tar(|t| t.bare(Header::new(flag::HARDLINK, "b").link("a").size(512)).file("a", "x"));
@@ -189,7 +189,7 @@ pub(super) fn links(cases: &mut Cases<'_>) {
     cases.tree("T17: a rewritten name of a file of below", &[below, above], &["f a 7", "f b 5"]);
     let below = tar(|t| t.file("a", "below").file("gone", ""));
     let above = tar(|t| t.file(".wh.gone", "").hardlink("b", "gone"));
-    cases.either("T17: a hard link to what its layer whites out", &[below, above], &[&["f a 5"], &["f a 5", "f b 0"]]);
+    cases.survived("T17: a hard link to what its layer whites out", &[below, above]);
 }
 
 /// Marks of layers upon each other.

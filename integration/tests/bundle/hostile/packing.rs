@@ -7,7 +7,6 @@ use flate2::write::GzEncoder;
 use orlop_images::layout::{Layer, Layout, digest};
 use orlop_images::recipes;
 use orlop_images::tar::{Entry, Tar, flag};
-use serde_json::json;
 
 use super::{Cases, Want, listings};
 
@@ -15,7 +14,7 @@ use super::{Cases, Want, listings};
 fn layer(layout: &mut Layout, suffix: &str, packed: &[u8], plain: &[u8]) {
     let descriptor = layout.blob(&format!("application/vnd.oci.image.layer.v1.tar{suffix}"), packed);
     let layer = Layer { descriptor, diff_id: digest(plain), tar_size: plain.len() as u64 };
-    layout.image("t", &[layer], json!({}));
+    layout.image("t", &[layer], recipes::shell());
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -22,7 +22,7 @@ fn with(cases: &mut Cases<'_>, name: String, want: Want, run: Value) {
 }
 
 fn fine() -> Want {
-    listings(&[&["d etc", "f etc/group 21", "f etc/passwd 76"]])
+    listings(&[&["d etc", "f etc/group 20", "f etc/passwd 78"]])
 }
 
 pub(super) fn all(cases: &mut Cases<'_>) {
