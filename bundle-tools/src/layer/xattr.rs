@@ -17,8 +17,9 @@ pub enum Policy {
 
 /// What is done with an attribute called `name`, on a file or directory (`plain`) or on anything else.
 ///
-/// * `trusted.overlay.*` and `user.overlay.*` are dropped: below an overlay mount they would be its own
-///   redirections, opaque marks and whiteouts. They are not escaped, because no image means them.
+/// * `trusted.*` is dropped: only the host's administrator sees it, to set it takes CAP_SYS_ADMIN, and `trusted.overlay.*`
+///   would be an overlay mount's own redirections, opaque marks and whiteouts. So would `user.overlay.*`, which is
+///   dropped too. Neither is escaped, because no image means it.
 /// * `security.selinux`, `security.ima`, `security.evm`, `security.SMACK64*`, `security.apparmor` are labels and
 ///   signatures of the host that made the layer.
 /// * `user.rootlesscontainers` is what an unpacker writes, not what it reads.
@@ -28,13 +29,13 @@ pub enum Policy {
 pub fn policy(name: &[u8], plain: bool) -> Policy {
     const HOST: [&[u8]; 5] =
         [b"security.selinux", b"security.ima", b"security.evm", b"security.apparmor", b"user.rootlesscontainers"];
-    const OVERLAY: [&[u8]; 3] = [b"trusted.overlay.", b"user.overlay.", b"security.SMACK64"];
+    const OVERLAY: [&[u8]; 2] = [b"user.overlay.", b"security.SMACK64"];
     const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
     if HOST.contains(&name) || OVERLAY.iter().any(|prefix| name.starts_with(prefix)) {
         return Policy::Drop;
     }
     let within = |namespace: &[u8]| name.len() > namespace.len() && name.starts_with(namespace);
-    let kept = ACLS.contains(&name) || within(b"security.") || within(b"trusted.") || (within(b"user.") && plain);
+    let kept = ACLS.contains(&name) || within(b"security.") || (within(b"user.") && plain);
     if kept { Policy::Keep } else { Policy::Drop }
 }
 
@@ -47,7 +48,7 @@ mod tests {
         for (name, file, symlink) in [
             ("security.capability", true, true),
             ("user.mime", true, false),
-            ("trusted.x", true, true),
+            ("trusted.x", false, false),
             ("system.posix_acl_access", true, true),
             ("system.posix_acl_default", true, true),
             ("system.nfs4_acl", false, false),

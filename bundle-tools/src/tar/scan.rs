@@ -439,6 +439,10 @@ impl Scanner {
             if at < end {
                 return Err("a sparse file whose pieces overlap or are not in order".into());
             }
+            // Some programs begin each piece at a block, some write them back to back.
+            if len > 0 && !(from - self.at).is_multiple_of(BLOCK as u64) {
+                return Err("a sparse file with a piece that is no multiple of 512 bytes before its last".into());
+            }
             end = at.checked_add(len).filter(|end| *end <= sparse.size).ok_or("a sparse file with a piece outside")?;
             match extents.last_mut() {
                 _ if len == 0 => {}

@@ -115,7 +115,13 @@ fn lines(layer: &Layer, tar: &[u8]) -> Vec<String> {
                     .iter()
                     .map(|e| {
                         let content = &tar[e.from as usize..(e.from + e.len) as usize];
-                        format!("{}:{}", e.at, content.escape_ascii())
+                        match content {
+                            // Sparse files have whole blocks.
+                            [first, rest @ ..] if e.len.is_multiple_of(512) && rest.iter().all(|b| b == first) => {
+                                format!("{}:{}x{}", e.at, e.len, char::from(*first))
+                            }
+                            _ => format!("{}:{}", e.at, content.escape_ascii()),
+                        }
                     })
                     .collect();
                 format!("f {path} {size} {}", pieces.join(",")).trim_end().to_owned()
@@ -523,23 +529,24 @@ fn block(regions: &[(u64, u64)], more: u8) -> Vec<u8> {
 
 #[test]
 fn sparse_files_keep_their_holes() {
-    let four = [(0, 1), (10, 1), (20, 1), (30, 1)];
-    let sizes = [("GNU.sparse.size", "100"), ("GNU.sparse.numblocks", "2")];
+    let four = [(0, 512), (1024, 512), (2048, 512), (3072, 512)];
+    let body = "a".repeat(512) + "cde";
+    let sizes = [("GNU.sparse.size", "5000"), ("GNU.sparse.numblocks", "2")];
     let zero = [
         &sizes[..],
         &[
-            ("GNU.sparse.offset", "1"),
-            ("GNU.sparse.numbytes", "2"),
-            ("GNU.sparse.offset", "9"),
+            ("GNU.sparse.offset", "512"),
+            ("GNU.sparse.numbytes", "512"),
+            ("GNU.sparse.offset", "2048"),
             ("GNU.sparse.numbytes", "3"),
         ],
     ]
     .concat();
-    let one = [&sizes[..], &[("GNU.sparse.map", "1,2,9,3"), ("GNU.sparse.name", "real")]].concat();
+    let one = [&sizes[..], &[("GNU.sparse.map", "512,512,2048,3"), ("GNU.sparse.name", "real")]].concat();
     let inside = [
         ("GNU.sparse.major", "1"),
         ("GNU.sparse.minor", "0"),
-        ("GNU.sparse.realsize", "100"),
+        ("GNU.sparse.realsize", "5000"),
         ("GNU.sparse.name", "real"),
     ];
     let map = |text: &str, body: &str| {
@@ -547,19 +554,30 @@ fn sparse_files_keep_their_holes() {
         out.resize(out.len().next_multiple_of(512), 0);
         [&out[..], body.as_bytes()].concat()
     };
-    let many: String = (0..200).map(|n| format!("{}\n1\n", 2 * n)).collect();
-    let (mut much, mut read_much) =
-        (old(5_000, &four).put(482, b"\x01").size(4 + 21 + 1).sum(), vec!["0:0,10:0,20:0,30:0".to_owned()]);
-    let (further, last): (Vec<_>, _) = ((0..21).map(|n| (100 + 10 * n, 1)).collect(), [(400, 1)]);
-    much.extend([block(&further, 1), block(&last, 0), vec![b'0'; 26], vec![0; 486]].concat());
-    read_much.extend(further.iter().map(|(at, _)| format!("{at}:0")));
-    read_much.push("400:0".to_owned());
+    let many: String = (0..200).map(|n| format!("{}\n512\n", 1024 * n)).collect();
+    let (mut much, mut read_much) = (
+        old(50_000, &four).put(482, b"\x01").size(25 * 512 + 1).sum(),
+        vec!["0:512x0,1024:512x0,2048:512x0,3072:512x0".to_owned()],
+    );
+    let (further, last): (Vec<_>, _) = ((0..21).map(|n| (4096 + 1024 * n, 512)).collect(), [(40_000, 1)]);
+    much.extend([block(&further, 1), block(&last, 0), vec![b'0'; 25 * 512 + 1], vec![0; 511]].concat());
+    read_much.extend(further.iter().map(|(at, _)| format!("{at}:512x0")));
+    read_much.push("40000:0".to_owned());
     table(vec![
-        ("old", vec![old(100, &[(1, 2), (9, 3)]).with(b"abcde"), file("b", "")], "f s 100 1:ab,9:cde; f b 0"),
+        (
+            "old",
+            vec![old(5000, &[(512, 512), (2048, 3)]).with(body.as_bytes()), file("b", "")],
+            "f s 5000 512:512xa,2048:cde; f b 0",
+        ),
         ("old with a hole at the end", vec![old(100, &[(0, 2), (100, 0)]).with(b"ab")], "f s 100 0:ab"),
         ("old, all a hole", vec![old(100, &[(100, 0)]).sum()], "f s 100"),
-        ("old with touching pieces", vec![old(4, &[(0, 2), (2, 2)]).with(b"abcd")], "f s 4 0:abcd"),
-        ("old with further blocks", vec![much, file("b", "")], &format!("f s 5000 {}; f b 0", read_much.join(","))),
+        ("old with touching pieces", vec![old(1024, &[(0, 512), (512, 512)]).with(&[b'a'; 1024])], "f s 1024 0:1024xa"),
+        (
+            "old, pieces that are no blocks",
+            vec![old(100, &[(0, 2), (9, 3)]).with(b"abcde")],
+            "refused: no multiple of 512",
+        ),
+        ("old with further blocks", vec![much, file("b", "")], &format!("f s 50000 {}; f b 0", read_much.join(","))),
         ("old without GNU", vec![old(100, &[(0, 1)]).put(257, b"ustar\x0000").with(b"a")], "refused: not GNU tar's"),
         ("old, overlapping", vec![old(100, &[(0, 2), (1, 2)]).with(b"abcd")], "refused: overlap"),
         ("old, outside", vec![old(3, &[(2, 2)]).with(b"ab")], "refused: outside"),
@@ -570,8 +588,8 @@ fn sparse_files_keep_their_holes() {
             vec![old(100, &[(0, 2)]).put(482, b"1").size(2).sum()],
             "refused: ends before its end",
         ),
-        ("0.0", vec![pax(&zero), file("x", "abcde"), file("b", "")], "f x 100 1:ab,9:cde; f b 0"),
-        ("0.1", vec![pax(&one), file("x", "abcde")], "f real 100 1:ab,9:cde"),
+        ("0.0", vec![pax(&zero), file("x", &body), file("b", "")], "f x 5000 512:512xa,2048:cde; f b 0"),
+        ("0.1", vec![pax(&one), file("x", &body)], "f real 5000 512:512xa,2048:cde"),
         (
             "0.1, other count",
             vec![
@@ -592,18 +610,21 @@ fn sparse_files_keep_their_holes() {
         ),
         (
             "1.0",
-            vec![pax(&inside), file("x", map("2\n1\n2\n9\n3\n", "abcde")), file("b", "")],
-            "f real 100 1:ab,9:cde; f b 0",
+            vec![pax(&inside), file("x", map("2\n512\n512\n2048\n3\n", &body)), file("b", "")],
+            "f real 5000 512:512xa,2048:cde; f b 0",
         ),
-        ("1.0, nothing", vec![pax(&inside), file("x", map("0\n", "")), file("b", "")], "f real 100; f b 0"),
+        ("1.0, nothing", vec![pax(&inside), file("x", map("0\n", "")), file("b", "")], "f real 5000; f b 0"),
         (
             "1.0, map of several blocks",
             vec![
-                pax(&[&inside[..3], &[("GNU.sparse.realsize", "1000")]].concat()),
-                file("x", map(&format!("200\n{many}"), &"z".repeat(200))),
+                pax(&[&inside[..3], &[("GNU.sparse.realsize", "300000")]].concat()),
+                file("x", map(&format!("200\n{many}"), &"z".repeat(200 * 512))),
                 file("b", ""),
             ],
-            &format!("f x 1000 {}; f b 0", (0..200).map(|n| format!("{}:z", 2 * n)).collect::<Vec<_>>().join(",")),
+            &format!(
+                "f x 300000 {}; f b 0",
+                (0..200).map(|n| format!("{}:512xz", 1024 * n)).collect::<Vec<_>>().join(",")
+            ),
         ),
         ("1.0, 10^7 pieces", vec![pax(&inside), file("x", map("10000000\n", ""))], "refused: more than 65536 pieces"),
         ("1.0, not a map", vec![pax(&inside), file("x", map("1\n-1\n2\n", ""))], "refused: not one"),
