@@ -11,8 +11,9 @@
 //!        volumes/ hosts ...      what config.json binds
 //! ```
 //!
-//! `bundle.json` is written before anything that would be left behind, and is removed after it: a crash leaves something
-//! that [`remove`] finishes, and [`sweep`] what nobody would miss.
+//! `bundle.json` is written before anything that would be left behind, and is removed after it: a process that is killed
+//! leaves something that [`Bundle::remove`] or [`sweep`] finishes. No bundle is waited for until it is on disk: what is in it
+//! comes from the store, which is.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -130,7 +131,7 @@ impl Bundle {
         bundle.save()?;
         let link = Link { store: store.path().to_owned(), id: bundle.record.id.clone() };
         let link = serde_json::to_vec(&link).at(|| LINK)?;
-        let begun = bundle.dir.replace(LINK, &link).and_then(|()| bundle.dir.make_dir("rootfs").map(drop));
+        let begun = bundle.dir.write(LINK, &link).and_then(|()| bundle.dir.make_dir("rootfs").map(drop));
         match begun {
             Ok(()) => Ok(bundle),
             Err(e) => Err(bundle.undo(e)),
@@ -182,7 +183,7 @@ impl Bundle {
 
     /// Writes down what has changed in the record.
     pub fn save(&self) -> Result<()> {
-        self.home.replace(RECORD, &serde_json::to_vec_pretty(&self.record).at(|| RECORD)?)
+        self.home.write(RECORD, &serde_json::to_vec_pretty(&self.record).at(|| RECORD)?)
     }
 
     /// Makes config.json and what it binds. Returns what the user should hear of.
@@ -459,6 +460,11 @@ pub fn list(store: &Store) -> Result<Vec<Record>> {
 /// Removes from the store what belongs to bundles whose directory is no more, and what a crash left of a bundle's
 /// beginning or end. Returns how many there were.
 pub fn sweep(store: &Store) -> Result<usize> {
+    // Whoever begins a bundle holds a lease.
+    store.alone(|| sweep_alone(store))
+}
+
+fn sweep_alone(store: &Store) -> Result<usize> {
     let mut removed = 0;
     for id in store.bundles().names()? {
         let Ok(home) = store.bundles().dir(&id) else { continue };

@@ -119,13 +119,23 @@ impl Dir {
         read_limited(self.file(name)?, name, limit)
     }
 
-    /// Puts `bytes` in the place of `name`: readers see the old content or the new one, also after a crash.
+    /// Puts `bytes` in the place of `name`: readers see the old content or the new one, also after a crash of the machine.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.exchange(name, bytes, File::sync_all)
+    }
+
+    /// The same, but for a crash of the machine: for what is made again then. Waiting for a disk costs milliseconds, and
+    /// seconds if many files were made before.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.exchange(name, bytes, |_| Ok(()))
+    }
+
+    fn exchange(&self, name: &str, bytes: &[u8], settle: impl FnOnce(&File) -> std::io::Result<()>) -> Result<()> {
         let temporary = format!(".{name}.{}", std::process::id());
         let _ = self.unlink(&temporary);
         let mut file = self.create(&temporary)?;
-        let write = |file: &mut File| file.write_all(bytes).and_then(|()| file.sync_all());
-        let done = write(&mut file).at(|| format!("write {name}")).and_then(|()| self.rename(&temporary, name));
+        let written = file.write_all(bytes).and_then(|()| settle(&file));
+        let done = written.at(|| format!("write {name}")).and_then(|()| self.rename(&temporary, name));
         if done.is_err() {
             let _ = self.unlink(&temporary);
         }

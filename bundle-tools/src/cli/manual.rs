@@ -55,7 +55,7 @@ pub(crate) fn pages() -> Result<Vec<(String, Vec<u8>)>> {
 pub(crate) fn man(args: &Man) -> Result<()> {
     let folder = Dir::at(Path::new(&args.folder))?;
     for (name, page) in pages()? {
-        folder.replace(&name, &page)?;
+        folder.write(&name, &page)?;
         // `replace` makes files for their owner alone; these are for all who read manuals.
         rustix::fs::chmodat(&folder, &name, 0o644.into(), rustix::fs::AtFlags::empty()).at(|| name.clone())?;
     }

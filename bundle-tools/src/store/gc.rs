@@ -88,6 +88,12 @@ impl Store {
         Ok(freed)
     }
 
+    /// Does something while nobody holds a lease, and nobody gets one. The caller holds none either.
+    pub fn alone<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _sweep = Sweep::take(&self.root)?;
+        act()
+    }
+
     /// The manifests that bundles are of. A bundle that can't be read is an error: what it needs can't be known. A
     /// directory without `bundle.json` is not a bundle yet, or no longer.
     pub fn bundle_manifests(&self) -> Result<Vec<Descriptor>> {

@@ -9,29 +9,34 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build;
 
-/// Shell and where its completions are looked for, below the prefix.
-const COMPLETIONS: [(&str, &str); 3] = [
-    ("bash", "share/bash-completion/completions/orlop"),
-    ("zsh", "share/zsh/site-functions/_orlop"),
-    ("fish", "share/fish/vendor_completions.d/orlop.fish"),
+/// What is installed: each prints its own completions and writes its own manual pages.
+const PROGRAMS: [&str; 2] = ["orlop", "orlop-bundle"];
+
+/// Shell, and where its completions are looked for below the prefix: the folder, and what stands around the name.
+const COMPLETIONS: [(&str, &str, &str, &str); 3] = [
+    ("bash", "share/bash-completion/completions", "", ""),
+    ("zsh", "share/zsh/site-functions", "_", ""),
+    ("fish", "share/fish/vendor_completions.d", "", ".fish"),
 ];
 
 /// Installs the release build below `destdir`/`prefix`.
 pub(crate) fn run(prefix: &Path, destdir: Option<&Path>) -> Result<()> {
-    let built = build::release(&["orlop"])?;
-    let orlop = build::program(&built, "orlop")?;
+    let built = build::release(&PROGRAMS)?;
     let base = staged(prefix, destdir);
-
-    place(&fs::read(orlop)?, &base.join("bin/orlop"), 0o755)?;
-    for (shell, file) in COMPLETIONS {
-        let output = Command::new(orlop).args(["completion", shell]).output().context("orlop completion")?;
-        ensure!(output.status.success(), "orlop completion {shell}: {}", output.status);
-        place(&output.stdout, &base.join(file), 0o644)?;
-    }
     let man = base.join("share/man/man8");
     fs::create_dir_all(&man).with_context(|| man.display().to_string())?;
-    let status = Command::new(orlop).arg("man").arg(&man).status().context("orlop man")?;
-    ensure!(status.success(), "orlop man: {status}");
+    for name in PROGRAMS {
+        let program = build::program(&built, name)?;
+        place(&fs::read(program)?, &base.join("bin").join(name), 0o755)?;
+        for (shell, folder, before, after) in COMPLETIONS {
+            let output = Command::new(program).args(["completion", shell]).output();
+            let output = output.with_context(|| format!("{name} completion"))?;
+            ensure!(output.status.success(), "{name} completion {shell}: {}", output.status);
+            place(&output.stdout, &base.join(folder).join(format!("{before}{name}{after}")), 0o644)?;
+        }
+        let status = Command::new(program).arg("man").arg(&man).status().with_context(|| format!("{name} man"))?;
+        ensure!(status.success(), "{name} man: {status}");
+    }
     println!("{}/", man.display());
     Ok(())
 }
