@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::pipe::PipeFlags;
 
 use super::layers::{seal_table, table_name, tar_name};
-use super::lock::Scratch;
+use super::lock::{Growing, Scratch};
 use super::{Lease, Store};
 use crate::commit::document::NewLayer;
 use crate::commit::{self, Changes, Options, Output, Summary, Target};
@@ -47,7 +47,9 @@ impl Store {
             self.start_commit(below, root, changes, options, Output::Layer, &[to.as_fd(), to_table.as_fd()])?;
         drop((to, to_table));
         let target = Target { compression, level, to: &blob.file };
-        let sealed = commit::seal(File::from(from), &tar.file, target);
+        let sealed = tar.flushed_meanwhile(|flush| {
+            commit::seal(File::from(from), Growing { file: &tar.file, flush, length: 0 }, target)
+        });
         // If the worker has failed, that is why the tar ends early; if not, it has to be gone before what it wrote is read.
         let summary: Summary = match &sealed {
             Ok(_) => worker.wait()?,

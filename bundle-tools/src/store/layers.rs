@@ -5,7 +5,6 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc;
 
 use super::incoming::{Feed, Incoming, News};
 use super::lock::{self, Lease, Scratch};
@@ -84,9 +83,6 @@ pub(super) fn tree_name(chain: &Digest) -> String {
 pub(super) fn chain_id(diff_ids: &[Digest]) -> Digest {
     diff_ids.iter().fold(None, |parent, diff| Some(diff.chained(parent))).unwrap_or_else(|| Digest::of(b""))
 }
-
-/// How much of a tar is written to disk at a time while it still grows, in bytes: less is left to wait for in the end.
-const FLUSH: u64 = 64 << 20;
 
 impl Store {
     /// Receives the layer `descriptor` whole: its blob, by what `fetch` writes (it is not called if the blob is there), and
@@ -199,44 +195,38 @@ impl Store {
         let teller = worker.teller()?;
         let mut behind = Behind { file: &tar.file, hasher: Hasher::default(), at: 0, buffer: vec![0; 256 << 10] };
         let stop = AtomicBool::new(false);
-        let (more, written) = mpsc::sync_channel(1);
-        let (done, flushed) = std::thread::scope(|scope| {
-            let flusher = scope.spawn(move || written.into_iter().try_for_each(|()| tar.sync()));
-            scope.spawn(|| {
-                let mut told = 0;
-                loop {
-                    match blob.wait(told, &stop) {
-                        News::Have(have) => {
-                            teller.tell(have, false);
-                            told = have;
-                        }
-                        News::Verified(_, size) => return teller.tell(size, true),
-                        // It waits for more, and is told that there is none.
-                        News::Failed(_) | News::Stopped => return teller.tell(told, true),
-                    }
-                }
-            });
-            let mut next = FLUSH;
-            let heard = loop {
-                match worker.hear::<ingest::Done>() {
-                    Ok(Heard::Progress(written)) => {
-                        progress(written);
-                        if written >= next {
-                            next = written.saturating_add(FLUSH);
-                            // It is busy with what came before, or has failed.
-                            let _ = more.try_send(());
-                        }
-                        if let Err(e) = behind.catch_up(written) {
-                            break Err(e);
+        let done = tar.flushed_meanwhile(|flush| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut told = 0;
+                    loop {
+                        match blob.wait(told, &stop) {
+                            News::Have(have) => {
+                                teller.tell(have, false);
+                                told = have;
+                            }
+                            News::Verified(_, size) => return teller.tell(size, true),
+                            // It waits for more, and is told that there is none.
+                            News::Failed(_) | News::Stopped => return teller.tell(told, true),
                         }
                     }
-                    Ok(Heard::Done(done)) => break Ok(done),
-                    Err(e) => break Err(e),
-                }
-            };
-            blob.stop(&stop);
-            drop(more);
-            (heard, flusher.join().unwrap_or_else(|_| Err(Error::invalid("a thread failed"))))
+                });
+                let heard = loop {
+                    match worker.hear::<ingest::Done>() {
+                        Ok(Heard::Progress(written)) => {
+                            progress(written);
+                            flush.reached(written);
+                            if let Err(e) = behind.catch_up(written) {
+                                break Err(e);
+                            }
+                        }
+                        Ok(Heard::Done(done)) => break Ok(done),
+                        Err(e) => break Err(e),
+                    }
+                };
+                blob.stop(&stop);
+                heard
+            })
         });
         // Of a blob that did not arrive, or is another, the worker's complaint is not the cause.
         let done = match (done, blob.failure()) {
@@ -245,8 +235,6 @@ impl Store {
             (Err(e), None) => return Err(e),
         };
         drop(worker);
-        // An error of the disk is told once, so not to the last sync if it was told to this one.
-        flushed?;
         behind.catch_up(u64::MAX)?;
         Ok((done, behind.hasher.finish(), behind.at))
     }
