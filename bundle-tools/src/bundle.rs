@@ -254,7 +254,10 @@ impl Bundle {
 
     /// Unmounts the root file system, if it is mounted. Containers that run keep what they have.
     pub fn unmount(&self) -> Result<()> {
-        while mount::detach(&self.dir, "rootfs").map_err(|e| e.context(self.record.path.display()))? {}
+        // Asked first: who may not unmount gets an error also where nothing is mounted.
+        while self.is_mounted()? {
+            mount::detach(&self.dir, "rootfs").map_err(|e| e.context(self.record.path.display()))?;
+        }
         Ok(())
     }
 
