@@ -34,6 +34,11 @@ impl Wanted {
         }
     }
 
+    /// The platform of an image that is made for it.
+    pub fn best(&self) -> Platform {
+        self.choices.first().cloned().unwrap_or_else(host)
+    }
+
     /// How well `platform` fits: 0 is best. `None` if it doesn't.
     pub fn rank(&self, platform: &Platform) -> Option<usize> {
         let platform = normal(platform);

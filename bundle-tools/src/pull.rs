@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use crate::config::process::DEFAULT_PATH;
 use crate::digest::Digest;
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::units::rfc3339;
@@ -394,16 +395,20 @@ fn rootfs(store: &Store, _: &Lease, path: &Path, options: &Options, progress: &d
         progress.announced(&descriptor);
         progress.done(&blob.digest);
         store.tree(&[layer.diff_id])?;
-        let platform = platform::host();
+        let platform = options.platform.as_ref().map_or_else(platform::host, Wanted::best);
         let created = rfc3339(options.created.sec);
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "created": created,
             "architecture": platform.architecture,
             "os": platform.os,
-            "config": {},
+            // containerd finds no program by its name in an image without it; Docker and Podman add it themselves.
+            "config": { "Env": [format!("PATH={DEFAULT_PATH}")] },
             "rootfs": { "type": "layers", "diff_ids": [layer.diff_id] },
             "history": [{ "created": created, "created_by": format!("import {}", name_of(path, None).repository) }],
         });
+        if let (false, Some(config)) = (platform.variant.is_empty(), config.as_object_mut()) {
+            config.insert("variant".to_owned(), platform.variant.clone().into());
+        }
         let config = serde_json::to_vec(&config).map_err(|e| Error::invalid(e.to_string()))?;
         let config = store.put(media::CONFIG, &config, None)?;
         let manifest = store.put(media::MANIFEST, &image::manifest(&config, &[descriptor])?, None)?;

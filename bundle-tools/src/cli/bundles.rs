@@ -67,7 +67,7 @@ pub(crate) struct Unpack {
 pub(crate) enum Packing {
     /// As all registries and runtimes know it.
     Gzip,
-    /// Smaller and faster; Docker knows it since 20.10.
+    /// Smaller and faster; Docker knows it since 23.0.
     Zstd,
     /// Not at all.
     None,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
+use crate::config::process::DEFAULT_PATH;
 use crate::registry::Patience;
 use crate::registry::stub::{Answer, Asked, Stub};
 use crate::transport::tests::{Part, config, gzip, layer, tar};
@@ -288,4 +289,28 @@ fn a_digest_is_asked_for_and_verified() {
     assert_eq!(place.pull(&format!("{}/app@{other}", stub.host)).unwrap_err().kind(), ErrorKind::Invalid);
     let named = Options { name: Some("mine:2.0".parse().unwrap()), ..Options::default() };
     assert_eq!(place.pull_with(&format!("{}/app:1", stub.host), &named, &()).unwrap().names, ["mine:2.0"]);
+}
+
+#[test]
+fn an_imported_root_is_for_the_platform_that_was_named_and_has_a_path_to_programs() {
+    let place = Place::new("pull-rootfs");
+    let file = place.dir.path.join("root.tar");
+    std::fs::write(&file, tar(&[Part::File("bin/true", b"x")])).unwrap();
+    let config = |platform: Option<&str>| {
+        let options = Options { platform: platform.map(|p| p.parse().unwrap()), ..Options::default() };
+        let location = Location::Rootfs(file.clone());
+        let pulled = pull(&place.store, &place.access, &location, &options, &()).unwrap().remove(0);
+        let image = place.store.image_of(&pulled.manifest).unwrap();
+        (pulled.platform.unwrap(), serde_json::from_slice::<serde_json::Value>(&image.config_bytes).unwrap())
+    };
+    let (platform, of_host) = config(None);
+    assert_eq!(platform, platform::host());
+    assert_eq!(of_host["architecture"], platform.architecture);
+    assert_eq!(of_host["config"]["Env"], serde_json::json!([format!("PATH={DEFAULT_PATH}")]));
+    for (named, architecture, variant) in [("linux/arm64", "arm64", ""), ("linux/arm/v6", "arm", "v6")] {
+        let (platform, config) = config(Some(named));
+        assert_eq!(platform::shown(&platform), named);
+        assert_eq!(config["architecture"], architecture);
+        assert_eq!(config["variant"].as_str().unwrap_or_default(), variant);
+    }
 }
