@@ -616,3 +616,240 @@ impl Drop for Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Text-like bytes, the same each time.
+    fn sample(len: usize) -> Vec<u8> {
+        let mut state = 1u32;
+        let mut out = Vec::with_capacity(len + 16);
+        while out.len() < len {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            out.extend_from_slice(format!("{:x} ", state >> (8 + state % 16)).as_bytes());
+        }
+        out.truncate(len);
+        out
+    }
+
+    fn pack(compression: Compression, threads: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = Encoder::new(compression, None, threads, Vec::new()).unwrap();
+        // Pieces that fit nothing.
+        for chunk in bytes.chunks(77_777) {
+            encoder.write_all(chunk).unwrap();
+        }
+        encoder.finish().unwrap()
+    }
+
+    /// A reader that gives `step` bytes at a time.
+    struct Slow<'a>(&'a [u8], usize);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(out.len());
+            self.0.read(&mut out[..n])
+        }
+    }
+
+    fn unpack_by(compression: Compression, packed: &[u8], step: usize, room: usize, bound: Bound) -> Result<Vec<u8>> {
+        let mut decoder = Decoder::new(compression, Slow(packed, step), bound)?;
+        let (mut out, mut buffer) = (Vec::new(), vec![0; room]);
+        loop {
+            match decoder.read(&mut buffer)? {
+                0 => {
+                    assert_eq!(decoder.counts(), (packed.len() as u64, out.len() as u64));
+                    assert_eq!(decoder.read(&mut buffer)?, 0);
+                    return Ok(out);
+                }
+                n => out.extend_from_slice(&buffer[..n]),
+            }
+        }
+    }
+
+    fn unpack(compression: Compression, packed: &[u8]) -> std::result::Result<Vec<u8>, String> {
+        unpack_by(compression, packed, usize::MAX, 256 << 10, Bound::default()).map_err(|e| e.to_string())
+    }
+
+    /// A gzip member with a header that has `flags` and `more`.
+    fn member(flags: u8, more: &[u8], bytes: &[u8]) -> Vec<u8> {
+        let packed = pack(Compression::Gzip, 1, bytes);
+        [&[0x1f, 0x8b, 8, flags, 1, 2, 3, 4, 5, 6], more, &packed[10..]].concat()
+    }
+
+    #[test]
+    fn the_first_bytes_tell_how_a_blob_is_packed() {
+        let skippable = [0x50, 0x2a, 0x4d, 0x18];
+        for (bytes, expected) in [
+            (&pack(Compression::Gzip, 1, b"")[..], Compression::Gzip),
+            (&pack(Compression::Zstd, 1, b""), Compression::Zstd),
+            (&skippable, Compression::Zstd),
+            (b"etc/", Compression::None),
+            (b"", Compression::None),
+        ] {
+            assert_eq!(detect(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_packed_comes_out_whatever_the_threads_and_buffers() {
+        for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 7 * PIECE / 2] {
+            let bytes = sample(len);
+            for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+                let packed = pack(compression, 1, &bytes);
+                for threads in [2, 5] {
+                    assert_eq!(pack(compression, threads, &bytes), packed, "{compression:?} {len} {threads}");
+                }
+                for (step, room) in [(usize::MAX, 1 << 20), (4096, 1000), (1000, 32 << 10)] {
+                    let out = unpack_by(compression, &packed, step, room, Bound::default()).unwrap();
+                    assert!(out == bytes, "{compression:?} {len} {step} {room}");
+                }
+            }
+        }
+        let bytes = sample(3000);
+        let packed = pack(Compression::Gzip, 1, &bytes);
+        assert_eq!(unpack_by(Compression::Gzip, &packed, 1, 1, Bound::default()).unwrap(), bytes);
+        assert_eq!(
+            unpack_by(Compression::Zstd, &pack(Compression::Zstd, 1, &bytes), 1, 1, Bound::default()).unwrap(),
+            bytes
+        );
+    }
+
+    #[test]
+    fn other_programs_unpack_what_is_packed() {
+        let bytes = sample(3 * PIECE);
+        for (program, compression) in [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)] {
+            let child = std::process::Command::new(program)
+                .args(["-q", "-d", "-c"])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn();
+            let Ok(mut child) = child else {
+                eprintln!("skipped: there is no {program}");
+                continue;
+            };
+            let (mut input, packed) = (child.stdin.take().unwrap(), pack(compression, 2, &bytes));
+            let writer = thread::spawn(move || input.write_all(&packed));
+            let out = child.wait_with_output().unwrap();
+            writer.join().unwrap().unwrap();
+            assert!(out.status.success() && out.stdout == bytes, "{program}");
+        }
+    }
+
+    #[test]
+    fn a_piece_knows_what_was_before_it() {
+        let text = sample(WINDOW / 2);
+        let alone = pack(Compression::Gzip, 1, &text).len();
+        let twice = [&vec![0; PIECE - text.len()][..], &text, &text].concat();
+        let packed = pack(Compression::Gzip, 1, &twice).len();
+        assert!(2 * packed < 3 * alone, "{packed} bytes, and {alone} for the text alone");
+    }
+
+    #[test]
+    fn gzip_streams_have_many_members_and_all_headers() {
+        let bytes = sample(100_000);
+        let plain = pack(Compression::Gzip, 1, &bytes);
+        let all = member(HCRC | EXTRA | NAME | COMMENT, b"\x03\0abcname\0comment\0\x12\x34", &bytes);
+        let two = [&plain[..], &all, &pack(Compression::Gzip, 1, b"")].concat();
+        let twice = bytes.repeat(2);
+        assert_eq!(unpack(Compression::Gzip, &two), Ok(twice.clone()));
+        assert_eq!(unpack(Compression::Gzip, &[&two[..], &[0; 700_000]].concat()), Ok(twice));
+        let damaged = |at: usize| {
+            let mut packed = plain.clone();
+            let at = if at < 100 { at } else { packed.len() - (at - 100) };
+            packed[at] ^= 1;
+            packed
+        };
+        for (packed, word) in [
+            (Vec::new(), "ends before"),
+            (vec![0x1f], "ends before"),
+            (vec![0; 100], "not gzip"),
+            ([&plain[..], b"x"].concat(), "something follows"),
+            ([&plain[..], b"\0x"].concat(), "something follows"),
+            ([&plain[..], &plain[..9]].concat(), "ends before"),
+            (damaged(2), "not gzip"),
+            (damaged(103), "length is wrong"),
+            (damaged(107), "checksum is wrong"),
+            (member(0x20, b"", b""), "unknown flags"),
+            (member(NAME, b"", b"")[..11].to_vec(), "ends before"),
+        ] {
+            let said = unpack(Compression::Gzip, &packed).unwrap_err();
+            assert!(said.contains(word), "{said}, not {word}");
+        }
+        for len in 1..plain.len() {
+            if len < 100 || len % 97 == 0 {
+                assert!(unpack(Compression::Gzip, &plain[..len]).is_err(), "{len}");
+            }
+        }
+        assert!(unpack(Compression::Gzip, &plain[..plain.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn zstd_streams_have_many_frames_and_skippable_ones() {
+        let bytes = sample(300_000);
+        let frame = pack(Compression::Zstd, 1, &bytes);
+        let skippable = [&[0x51, 0x2a, 0x4d, 0x18, 4, 0, 0, 0][..], b"skip"].concat();
+        let many = [&skippable[..], &frame, &skippable, &frame, &skippable].concat();
+        assert_eq!(unpack(Compression::Zstd, &many), Ok(bytes.repeat(2)));
+        assert_eq!(unpack_by(Compression::Zstd, &many, 3, 1000, Bound::default()), Ok(bytes.repeat(2)));
+        assert_eq!(unpack(Compression::Zstd, &skippable.repeat(10_000)), Ok(Vec::new()));
+        let mut damaged = frame.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        // A frame that wants a window of 2 GiB: descriptor 0, window 31 - 10 in the upper five bits.
+        let window = [0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 1, 0, 0];
+        for (packed, word) in [
+            (Vec::new(), "ends before"),
+            (frame[..frame.len() - 1].to_vec(), "ends before"),
+            (skippable[..10].to_vec(), "ends before"),
+            ([&frame[..], b"x"].concat(), "damaged: zstd"),
+            ([&frame[..], b"garbage"].concat(), "damaged: zstd"),
+            (damaged, "damaged: zstd"),
+            (window.to_vec(), "too much memory"),
+        ] {
+            let said = unpack(Compression::Zstd, &packed).unwrap_err();
+            assert!(said.contains(word), "{said}, not {word}");
+        }
+    }
+
+    #[test]
+    fn bombs_stop_at_their_bound() {
+        let bytes = vec![0; 80 << 20];
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let packed = pack(compression, 1, &bytes[..4 << 20]).repeat(20);
+            assert!(unpack(compression, &packed).unwrap_err().contains("a bomb"));
+            let unbound = unpack_by(compression, &packed, usize::MAX, 1 << 20, Bound::NONE).unwrap();
+            assert_eq!(unbound.len(), bytes.len());
+            let small = Bound { most: 1000, ..Bound::NONE };
+            let said = unpack_by(compression, &packed, usize::MAX, 1 << 20, small).unwrap_err().to_string();
+            assert!(said.contains("larger than the 1000 bytes"), "{said}");
+        }
+        assert!(unpack(Compression::None, &bytes).is_ok());
+    }
+
+    #[test]
+    fn empty_members_take_linear_time() {
+        let packed = pack(Compression::Gzip, 1, b"").repeat(100_000);
+        let timed = |packed: &[u8]| {
+            let start = std::time::Instant::now();
+            assert_eq!(unpack(Compression::Gzip, packed), Ok(Vec::new()));
+            start.elapsed()
+        };
+        let (few, many) = (timed(&packed[..packed.len() / 10]), timed(&packed));
+        assert!(many < 40 * few, "{few:?} for 10,000 and {many:?} for 100,000");
+    }
+
+    #[test]
+    fn levels_are_checked() {
+        for (compression, level, fine) in [
+            (Compression::Gzip, 1, true),
+            (Compression::Gzip, 9, true),
+            (Compression::Gzip, 10, false),
+            (Compression::Gzip, 0, false),
+            (Compression::Zstd, 19, true),
+            (Compression::Zstd, 22, false),
+            (Compression::Zstd, -1, false),
+        ] {
+            assert_eq!(Encoder::new(compression, Some(level), 1, Vec::new()).is_ok(), fine, "{compression:?} {level}");
+        }
+    }
+}

@@ -8,8 +8,8 @@ use crate::commit::Options;
 use crate::commit::walk::{self, Others, Sink, Was, What};
 use crate::dir::Dir;
 use crate::directory::attributes::Attributes;
-use crate::error::Result;
-use crate::layer::{Kind, Meta, Time};
+use crate::error::{Error, Result};
+use crate::layer::{Kind, Meta, Time, name};
 use crate::tree::Tree;
 
 /// What happened to a name.
@@ -71,11 +71,41 @@ pub fn compare(
     changes(rootfs, What::Whole { tars, created }, tree, options)
 }
 
-fn changes(root: &Dir, what: What<'_>, tree: &Tree<'_>, options: &Options) -> Result<Vec<Change>> {
+pub(crate) fn changes(root: &Dir, what: What<'_>, tree: &Tree<'_>, options: &Options) -> Result<Vec<Change>> {
     let mut into = Into(Vec::new());
     walk::walk(root, what, tree, options, &mut into)?;
     into.0.sort_unstable_by(|a, b| a.path.split(|b| *b == b'/').cmp(b.path.split(|b| *b == b'/')));
     Ok(into.0)
+}
+
+/// A list of changes as [`decode`] reads it: a letter, the path and a NUL each.
+pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for change in changes {
+        bytes.extend(change.action.letter().to_string().bytes().chain(change.path.iter().copied()).chain([0]));
+    }
+    bytes
+}
+
+/// Reads a list of changes, which a worker wrote: names are clean, or it is an error.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Change>> {
+    let wrong = || Error::invalid("the list of changes is damaged");
+    let mut changes = Vec::new();
+    let mut rest = bytes;
+    while let Some((letter, behind)) = rest.split_first() {
+        let action = match letter {
+            b'A' => Action::Added,
+            b'C' => Action::Changed,
+            b'D' => Action::Deleted,
+            _ => return Err(wrong()),
+        };
+        let end = behind.iter().position(|byte| *byte == 0).ok_or_else(wrong)?;
+        let (path, behind) = behind.split_at_checked(end).ok_or_else(wrong)?;
+        name::check(path).map_err(|_| wrong())?;
+        changes.push(Change { action, path: path.to_vec() });
+        rest = behind.get(1..).unwrap_or_default();
+    }
+    Ok(changes)
 }
 
 struct Into(Vec<Change>);

@@ -93,7 +93,7 @@ pub fn write(tree: &Tree<'_>, tars: &[File], target: &Dir, owners: &Owners) -> R
 
 fn note(what: String, count: u64, first: &[u8]) -> String {
     let names = if count == 1 { "name" } else { "names" };
-    format!("{what} {count} {names} (\"{}\")", first.escape_ascii())
+    format!("{what} {count} {names} (\"{}\")", first.get(..200).unwrap_or(first).escape_ascii())
 }
 
 /// What is the same for all that is written.

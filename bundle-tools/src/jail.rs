@@ -328,6 +328,8 @@ const TREE: &[libc::c_long] = &[
     libc::SYS_listxattr,
     libc::SYS_lgetxattr,
     libc::SYS_llistxattr,
+    // Also asks if trusted attributes can be seen, of one that there isn't.
+    libc::SYS_fremovexattr,
     libc::SYS_fadvise64,
     libc::SYS_pwrite64,
     libc::SYS_ftruncate,
@@ -395,7 +397,8 @@ fn allowed(work: Work) -> Result<BTreeMap<i64, Rules>> {
     let own = u64::from(rustix::process::getpid().as_raw_pid().cast_unsigned());
     rules.insert(libc::SYS_tgkill, any_of(0, &[own])?);
     // ... for which it takes its handler back.
-    rules.insert(libc::SYS_rt_sigaction, any_of(0, &[u64::from(libc::SIGABRT.cast_unsigned())])?);
+    // Of the C library's own signals, 32 and 33, pthread_create sets up the second with the first thread.
+    rules.insert(libc::SYS_rt_sigaction, any_of(0, &[u64::from(libc::SIGABRT.cast_unsigned()), 32, 33])?);
     match work {
         Work::Ingest { .. } => {}
         Work::Merge => drop(rules.insert(libc::SYS_pwrite64, Vec::new())),

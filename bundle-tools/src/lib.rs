@@ -6,8 +6,8 @@
 pub mod bundle;
 pub mod commit;
 pub mod compress;
-pub mod diff;
 pub mod config;
+pub mod diff;
 pub mod digest;
 pub mod dir;
 pub mod directory;
@@ -21,6 +21,7 @@ pub mod json;
 pub mod layer;
 pub mod mount;
 pub mod platform;
+pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod reference;

@@ -8,13 +8,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use orlop_bundle::error::Result;
 use orlop_bundle::store::Store;
+use orlop_bundle::worker;
 
 use cli::screen::{Screen, tell};
-use cli::{Cli, Command, Global, manual, shown, stored};
+use cli::{Cli, Command, Global, bundles, manual, shown, stored, transfer};
 
 fn main() -> ExitCode {
+    // Before the command line is looked at: what a worker is told comes through its socket.
     if std::env::args_os().nth(1).is_some_and(|first| first == "--worker") {
-        return orlop_bundle::worker::main();
+        return worker::main();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
     match perform(&cli) {
         Ok(status) => status,
         Err(e) => {
-            tell(&format!("orlop-bundle: {}", e.context(cli.command.subject())));
+            tell(&cli.command.failed(&e));
             ExitCode::FAILURE
         }
     }
@@ -43,6 +45,19 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         Command::Tag(args) => stored::tag(args, &store(global)?)?,
         Command::Rmi(args) => stored::rmi(args, &store(global)?, &mut screen)?,
         Command::Prune(args) => stored::prune(args, global, &store(global)?, &mut screen)?,
+        Command::Verify(args) => return stored::verify(args, global, &store(global)?, &mut screen),
+        Command::Pull(args) => transfer::pull(args, global, &store(global)?, &mut screen)?,
+        Command::Import(args) => transfer::import(args, global, &store(global)?, &mut screen)?,
+        Command::Load(args) => transfer::load(args, global, &store(global)?, &mut screen)?,
+        Command::Push(args) => transfer::push(args, global, &store(global)?, &mut screen)?,
+        Command::Save(args) => transfer::save(args, global, &store(global)?, &mut screen)?,
+        Command::Create(args) => bundles::create(args, global, &store(global)?, &mut screen)?,
+        Command::Unpack(args) => bundles::unpack(args, global, &store(global)?, &mut screen)?,
+        Command::Mount(args) => bundles::mount(args)?,
+        Command::Unmount(args) => bundles::unmount(args)?,
+        Command::Rm(args) => bundles::rm(args)?,
+        Command::Login(args) => transfer::login(args, &mut screen)?,
+        Command::Logout(args) => transfer::logout(args, &mut screen)?,
         Command::Completion(args) => screen.print(&manual::completion(args))?,
         Command::Man(args) => manual::man(args)?,
         _ => {}
@@ -52,9 +67,21 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
 
 /// The store that the command line names, or the environment, or the usual one.
 fn store(global: &Global) -> Result<Store> {
+    if global.debug {
+        let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+        tell(&format!("orlop-bundle: debug: version {version}, process {pid}"));
+    }
     let named = global.store.clone().or_else(|| std::env::var_os("ORLOP_STORE").map(PathBuf::from));
-    match named.filter(|path| !path.as_os_str().is_empty()) {
+    let store = match named.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => Store::open(&path),
         None => Store::open_default(),
+    }?;
+    if global.debug {
+        tell(&format!("orlop-bundle: debug: store {}", store.path().display()));
+        match worker::probe() {
+            Ok(report) => tell(&format!("orlop-bundle: debug: worker {report:?}")),
+            Err(e) => tell(&format!("orlop-bundle: debug: worker: {e}")),
+        }
     }
+    Ok(store)
 }

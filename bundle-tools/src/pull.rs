@@ -22,6 +22,8 @@ use crate::transfer::{JOBS, Progress, Stop, in_parallel};
 use crate::transport::{self, Root, Source, name_of};
 
 mod folder;
+#[cfg(test)]
+mod tests;
 
 /// How deep indexes may be in indexes.
 const MAX_NESTING: u32 = 4;
@@ -233,7 +235,10 @@ impl Pull<'_> {
                 )));
             }
         }
-        let bytes = self.source.document(&manifest.config, MAX_DOCUMENT)?;
+        let bytes = match has_blob(self.store, &manifest.config)? {
+            true => self.store.read_blob(&manifest.config)?,
+            false => self.source.document(&manifest.config, MAX_DOCUMENT)?,
+        };
         let config = ImageConfig::parse(&bytes, manifest.layers.len())?;
         if let Some(wanted) = &self.options.platform
             && wanted.rank(&config.platform).is_none()

@@ -21,7 +21,8 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 
 use crate::error::{Error, Result};
-use crate::layer::{Entry, Extent, Kind, Layer, Meta};
+use crate::layer::name::split;
+use crate::layer::{Entry, Extent, Kind, Layer, Meta, Time, Xattrs};
 
 /// The most names that a tree may have, counting those that a later entry removed. A bound on memory: 1 GiB.
 const MAX_NAMES: usize = 1 << 24;
@@ -33,7 +34,7 @@ const NONE: u32 = u32::MAX;
 const ROOT: u32 = 0;
 
 /// What a directory has that no entry describes.
-const IMPLICIT: Meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: crate::layer::Time { sec: 0, nsec: 0 } };
+const IMPLICIT: Meta = Meta { mode: 0o755, uid: 0, gid: 0, mtime: Time { sec: 0, nsec: 0 } };
 
 /// A merged tree; see the [module](self). It borrows names, attributes and extents from the layers' tables.
 ///
@@ -112,7 +113,7 @@ pub struct Node<'a> {
     pub content: Content<'a>,
     /// The entry that describes it, by layer and number; `None` for a directory that no entry describes.
     pub entry: Option<(usize, usize)>,
-    xattrs: crate::layer::Xattrs<'a>,
+    xattrs: Xattrs<'a>,
 }
 
 impl<'a> Node<'a> {
@@ -121,22 +122,9 @@ impl<'a> Node<'a> {
         self.content == Content::Directory
     }
 
-    /// The extended attributes that a file system is given, in the order of their names: those that [`kept`] names.
+    /// Names and values of the extended attributes, in the order of the names.
     pub fn xattrs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        self.xattrs.iter().filter(|(name, _)| kept(name))
-    }
-}
-
-/// True if an extended attribute of this name is part of an image. Left out are names that belong to the host that made
-/// the layer (a security label is the host's policy, an NFS ACL its file server's) and name spaces that no file system
-/// here knows, such as another operating system's.
-pub fn kept(name: &[u8]) -> bool {
-    match name {
-        b"security.selinux" | b"security.ima" | b"security.evm" => false,
-        b"system.posix_acl_access" | b"system.posix_acl_default" => true,
-        _ => [&b"user."[..], b"trusted.", b"security."]
-            .iter()
-            .any(|prefix| name.strip_prefix(*prefix).is_some_and(|rest| !rest.is_empty())),
+        self.xattrs.iter()
     }
 }
 
@@ -225,7 +213,7 @@ impl<'a> Tree<'a> {
     fn describe(&self, number: u32, inode: &Inode) -> Node<'a> {
         let entry = self.layers.get(inode.layer as usize).and_then(|layer| layer.get(inode.entry as usize));
         let (meta, xattrs, content) = match entry {
-            None => (IMPLICIT, crate::layer::Xattrs::EMPTY, Content::Directory),
+            None => (IMPLICIT, Xattrs::EMPTY, Content::Directory),
             Some(entry) => (entry.meta, entry.xattrs, content(&entry, inode.layer as usize)),
         };
         let entry = entry.map(|_| (inode.layer as usize, inode.entry as usize));
@@ -249,17 +237,6 @@ fn content<'a>(entry: &Entry<'a>, layer: usize) -> Content<'a> {
 /// The names of a path; none for the root.
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
-}
-
-/// A path's parent and its last name.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&byte| byte == b'/') {
-        Some(at) => {
-            let (parent, rest) = path.split_at(at);
-            (parent, rest.get(1..).unwrap_or_default())
-        }
-        None => (&[], path),
-    }
 }
 
 /// A tree in the making.
@@ -741,3 +718,6 @@ impl<'a> Merge<'a> {
 fn named(e: Error, layer: usize, path: &[u8]) -> Error {
     e.context(format!("layer {layer}: \"{}\"", path.escape_ascii()))
 }
+
+#[cfg(test)]
+mod tests;

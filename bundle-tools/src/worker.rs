@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::dir::Dir;
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::jail::{self, Work};
-use crate::{directory, ingest, json};
+use crate::{commit, directory, ingest, json};
 
 /// What a worker does. Each has its descriptors, in the order that its `work` function documents.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,6 +39,8 @@ pub enum Task {
     Merge(ingest::Merge),
     /// Merged layers become files ([`directory::work`]).
     Directory(directory::Task),
+    /// A container's changes become a layer, or lines ([`commit::work`]).
+    Commit(commit::Task),
     /// Nothing: says what the jail is made of on this machine.
     Probe,
     /// Tries to get out.
@@ -53,6 +55,7 @@ impl Task {
             Self::Ingest(task) => Work::Ingest { max_output: task.max_output },
             Self::Merge(_) | Self::Probe => Work::Merge,
             Self::Directory(_) => Work::Directory,
+            Self::Commit(_) => Work::Commit,
             #[cfg(test)]
             Self::Escape(attempt) => attempt.work,
         }
@@ -63,6 +66,7 @@ impl Task {
             Self::Ingest(task) => answer(&ingest::work(task, fds, parent)?),
             Self::Merge(task) => answer(&ingest::merge(task, fds)?),
             Self::Directory(task) => answer(&directory::work(task, fds, root.as_ref())?),
+            Self::Commit(task) => answer(&commit::work(task, fds, root.as_ref())?),
             Self::Probe => answer(report),
             #[cfg(test)]
             Self::Escape(attempt) => answer(&attempt.make()),
@@ -187,8 +191,14 @@ impl Worker {
 
     /// Waits for what it says next.
     pub fn hear<T: DeserializeOwned>(&mut self) -> Result<Heard<T>> {
-        let buffer = &mut self.buffer;
-        let n = retry(|| rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty()).map(|(n, _)| n));
+        // A worker that ends before it took all that it was told resets the connection, which is reported once, before what
+        // it said last.
+        let n = loop {
+            match retry(|| rustix::net::recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())) {
+                Err(Errno::CONNRESET) => {}
+                got => break got.map(|(n, _)| n),
+            }
+        };
         let message = self.buffer.get(..n.at(|| "hear the worker")?).unwrap_or_default();
         match message {
             [PROGRESS, count @ ..] => match count.try_into() {

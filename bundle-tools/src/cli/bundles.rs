@@ -1,6 +1,18 @@
 //! Commands on bundles: `create`, `unpack`, `commit`, `diff`, `unmount`, `rm`.
 
+use std::path::Path;
+
 use clap::{Args, ValueEnum};
+use orlop_bundle::bundle::{self, Bundle};
+use orlop_bundle::config::Options;
+use orlop_bundle::dir::Dir;
+use orlop_bundle::directory::{Owners, remove_tree};
+use orlop_bundle::error::{Error, ErrorKind, Result};
+use orlop_bundle::format::Value;
+use orlop_bundle::store::Store;
+
+use super::Global;
+use super::screen::{Screen, tell};
 
 /// How a bundle gets its root file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,13 +40,15 @@ pub(crate) struct Create {
     pub(crate) image: String,
     /// The bundle: a folder that is made
     pub(crate) bundle: String,
+    #[command(flatten)]
+    pub(crate) options: Options,
 }
 
 /// `unpack IMAGE DIR`
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  orlop-bundle unpack --rootfs-only debian:bookworm root")]
 pub(crate) struct Unpack {
-    /// The files directly into the folder, without config.json; otherwise they go to rootfs/ in it
+    /// The files directly into the folder; otherwise it becomes a bundle, as create --backend directory makes it
     #[arg(long)]
     pub(crate) rootfs_only: bool,
     /// Name, id, the beginning of an id, or digest
@@ -101,6 +115,14 @@ pub(crate) struct Unmount {
     pub(crate) bundles: Vec<String>,
 }
 
+/// `mount BUNDLE...`
+#[derive(Debug, Args)]
+pub(crate) struct Mount {
+    /// The bundles
+    #[arg(value_name = "BUNDLE", required = true)]
+    pub(crate) bundles: Vec<String>,
+}
+
 /// `rm BUNDLE...`
 #[derive(Debug, Args)]
 #[command(after_help = "What was written in the bundle is gone with it; commit it before.")]
@@ -111,4 +133,109 @@ pub(crate) struct Rm {
     /// The bundles
     #[arg(value_name = "BUNDLE", required = true)]
     pub(crate) bundles: Vec<String>,
+}
+
+/// Makes a bundle.
+pub(crate) fn create(args: &Create, global: &Global, store: &Store, screen: &mut Screen) -> Result<()> {
+    let backend = match args.backend {
+        Backend::Auto => None,
+        Backend::Mount => Some(bundle::Backend::Mount),
+        Backend::Directory => Some(bundle::Backend::Directory),
+    };
+    make(&args.image, &args.bundle, backend, &args.options, global, store, screen)
+}
+
+fn make(
+    image: &str,
+    path: &str,
+    backend: Option<bundle::Backend>,
+    options: &Options,
+    global: &Global,
+    store: &Store,
+    screen: &mut Screen,
+) -> Result<()> {
+    let created = bundle::create(store, &bundle::Create { image, path: Path::new(path), backend, options })?;
+    let record = &created.record;
+    if global.json {
+        let backend = match record.backend {
+            bundle::Backend::Mount => "mount",
+            bundle::Backend::Directory => "directory",
+        };
+        let document = Value::record([
+            ("Id", record.id.as_str().into()),
+            ("Path", record.path.display().to_string().into()),
+            ("Image", record.image.as_str().into()),
+            ("Backend", backend.into()),
+            ("Notes", Value::list(created.notes.iter().map(String::as_str))),
+        ]);
+        return screen.line(&document.json_pretty());
+    }
+    if !global.quiet {
+        created.notes.iter().for_each(|note| tell(&format!("orlop-bundle: create {path}: {note}")));
+    }
+    Ok(())
+}
+
+/// Writes an image's files.
+pub(crate) fn unpack(args: &Unpack, global: &Global, store: &Store, screen: &mut Screen) -> Result<()> {
+    if !args.rootfs_only {
+        let backend = Some(bundle::Backend::Directory);
+        return make(&args.image, &args.folder, backend, &Options::default(), global, store, screen);
+    }
+    let _lease = store.lease()?;
+    let image = store.image(&args.image)?;
+    let folder = Dir::make(Path::new(&args.folder))?;
+    if let Some(there) = folder.names()?.first() {
+        let text = format!("{}: is not empty (it has {there:?})", args.folder);
+        return Err(Error::new(ErrorKind::AlreadyExists, text));
+    }
+    let owners = if rustix::process::geteuid().is_root() { Owners::Keep } else { Owners::Rootless };
+    match store.write_directory(&image.config.rootfs.diff_ids, &folder, &owners) {
+        Ok(written) => {
+            written.notes.iter().for_each(|note| tell(&format!("orlop-bundle: unpack {}: {note}", args.image)));
+            Ok(())
+        }
+        Err(e) => {
+            // It was empty, and is again as far as that can be had; what went wrong first is what counts.
+            for name in folder.names()? {
+                let _ = remove_tree(&folder, &name);
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Does `act` to every bundle; the others' errors are told at once, the last one's is the command's own.
+fn each(bundles: &[String], name: &str, mut act: impl FnMut(&Path) -> Result<()>) -> Result<()> {
+    let mut failed: Option<Error> = None;
+    for bundle in bundles {
+        let Err(e) = act(Path::new(bundle)) else { continue };
+        let is_named = e.to_string().strip_prefix(bundle.as_str()).is_some_and(|rest| rest.starts_with(':'));
+        if let Some(before) = failed.replace(if is_named { e } else { e.context(bundle) }) {
+            tell(&format!("orlop-bundle: {name} {before}"));
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Unmounts bundles.
+pub(crate) fn unmount(args: &Unmount) -> Result<()> {
+    each(&args.bundles, "unmount", |path| Bundle::open(path)?.0.unmount())
+}
+
+/// Mounts bundles again.
+pub(crate) fn mount(args: &Mount) -> Result<()> {
+    each(&args.bundles, "mount", |path| {
+        let (bundle, store) = Bundle::open(path)?;
+        let _lease = store.lease()?;
+        bundle.mount(&store)
+    })
+}
+
+/// Removes bundles.
+pub(crate) fn rm(args: &Rm) -> Result<()> {
+    each(&args.bundles, "rm", |path| match Bundle::open(path) {
+        Err(e) if args.force && e.kind() == ErrorKind::NotFound => Ok(()),
+        opened => opened?.0.remove(args.force),
+    })
 }

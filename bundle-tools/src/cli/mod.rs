@@ -10,6 +10,7 @@ pub(crate) mod transfer;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use orlop_bundle::error::Error;
 
 /// Container images become bundles for OCI runtimes, and bundles become images.
 #[derive(Debug, Parser)]
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     Df(shown::Df),
     /// Remove what nothing needs
     Prune(stored::Prune),
+    /// Mount a bundle's root again, after the machine was restarted or the bundle unmounted
+    Mount(bundles::Mount),
     /// Unmount a bundle's root, and keep the bundle
     #[command(visible_alias = "umount")]
     Unmount(bundles::Unmount),
@@ -101,38 +104,47 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Its name, and what it is about: what an error begins with.
-    pub(crate) fn subject(&self) -> String {
-        let (name, object) = match self {
-            Self::Pull(args) => ("pull", args.images.first()),
-            Self::Import(args) => ("import", Some(&args.source)),
-            Self::Load(args) => ("load", args.input.as_ref()),
-            Self::Create(args) => ("create", Some(&args.image)),
-            Self::Unpack(args) => ("unpack", Some(&args.image)),
-            Self::Commit(args) => ("commit", Some(&args.bundle)),
-            Self::Push(args) => ("push", Some(&args.image)),
-            Self::Images(_) => ("images", None),
-            Self::History(args) => ("history", Some(&args.image)),
-            Self::Inspect(_) => ("inspect", None),
-            Self::Tag(args) => ("tag", Some(&args.image)),
-            Self::Rmi(_) => ("rmi", None),
-            Self::Diff(args) => ("diff", Some(&args.bundle)),
-            Self::Df(_) => ("df", None),
-            Self::Prune(_) => ("prune", None),
-            Self::Unmount(_) => ("unmount", None),
-            Self::Rm(_) => ("rm", None),
-            Self::Login(args) => ("login", Some(&args.registry)),
-            Self::Logout(args) => ("logout", Some(&args.registry)),
-            Self::Save(_) => ("save", None),
-            Self::Verify(_) => ("verify", None),
-            Self::Completion(_) => ("completion", None),
-            Self::Man(args) => ("man", Some(&args.folder)),
-        };
-        // Of several objects each error names its own.
-        let several = matches!(self, Self::Pull(args) if args.images.len() > 1);
-        match object {
-            Some(object) if !several => format!("{name} {object}"),
-            _ => name.to_owned(),
+    /// Its name, and what it is about.
+    fn subject(&self) -> (&'static str, &[String]) {
+        let one = std::slice::from_ref;
+        match self {
+            Self::Pull(args) => ("pull", &args.images),
+            Self::Import(args) => ("import", one(&args.source)),
+            Self::Load(args) => ("load", args.input.as_slice()),
+            Self::Create(args) => ("create", one(&args.bundle)),
+            Self::Unpack(args) => ("unpack", one(&args.image)),
+            Self::Commit(args) => ("commit", one(&args.bundle)),
+            Self::Push(args) => ("push", one(&args.image)),
+            Self::Images(_) => ("images", &[]),
+            Self::History(args) => ("history", one(&args.image)),
+            Self::Inspect(args) => ("inspect", &args.images),
+            Self::Tag(args) => ("tag", one(&args.image)),
+            Self::Rmi(args) => ("rmi", &args.images),
+            Self::Diff(args) => ("diff", one(&args.bundle)),
+            Self::Df(_) => ("df", &[]),
+            Self::Prune(_) => ("prune", &[]),
+            Self::Mount(args) => ("mount", &args.bundles),
+            Self::Unmount(args) => ("unmount", &args.bundles),
+            Self::Rm(args) => ("rm", &args.bundles),
+            Self::Login(args) => ("login", one(&args.registry)),
+            Self::Logout(args) => ("logout", one(&args.registry)),
+            Self::Save(args) => ("save", &args.images),
+            Self::Verify(_) => ("verify", &[]),
+            Self::Completion(_) => ("completion", &[]),
+            Self::Man(args) => ("man", one(&args.folder)),
+        }
+    }
+
+    /// The line for an error: `orlop-bundle: pull a:1: no such image`. The object is named once: by the error, if it
+    /// begins with it, or here, if there is but one.
+    pub(crate) fn failed(&self, error: &Error) -> String {
+        let (name, objects) = self.subject();
+        let text = error.to_string();
+        let is_named = objects.iter().any(|o| text.strip_prefix(o.as_str()).is_some_and(|rest| rest.starts_with(':')));
+        match objects {
+            _ if is_named => format!("orlop-bundle: {name} {text}"),
+            [object] => format!("orlop-bundle: {name} {object}: {text}"),
+            _ => format!("orlop-bundle: {name}: {text}"),
         }
     }
 }
@@ -223,6 +235,21 @@ mod tests {
         ] {
             let said = parse(line).unwrap_err();
             assert!(said.contains(word), "{line}: {said}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_object_once() {
+        for (line, error, expected) in [
+            ("pull a:1", "a:1: no such image", "orlop-bundle: pull a:1: no such image"),
+            ("pull a:1", "no space left on device", "orlop-bundle: pull a:1: no space left on device"),
+            ("pull a", "about: nothing", "orlop-bundle: pull a: about: nothing"),
+            ("rmi a b", "b: no such image", "orlop-bundle: rmi b: no such image"),
+            ("rmi a b", "refs: permission denied", "orlop-bundle: rmi: refs: permission denied"),
+            ("df", "store /x: not a store", "orlop-bundle: df: store /x: not a store"),
+        ] {
+            let cli = Cli::try_parse_from(std::iter::once("orlop-bundle").chain(line.split(' '))).unwrap();
+            assert_eq!(cli.command.failed(&Error::invalid(error)), expected);
         }
     }
 

@@ -30,6 +30,17 @@ impl Screen {
         }
     }
 
+    /// Writes all of `from`.
+    pub(crate) fn copy(&mut self, mut from: impl io::Read) -> Result<()> {
+        match io::copy(&mut from, &mut self.out).and_then(|_| self.out.flush()) {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => {
+                self.gone = true;
+                Ok(())
+            }
+            other => other.at(|| "standard output"),
+        }
+    }
+
     /// Writes `text` and an end of line.
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
         self.print(&format!("{text}\n"))
@@ -39,4 +50,10 @@ impl Screen {
 /// Tells people something on standard error. Where that is closed, there is nobody to tell.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Asks something on standard error; the answer is typed behind it.
+pub(crate) fn ask(question: &str) {
+    let mut out = io::stderr().lock();
+    let _ = out.write_all(question.as_bytes()).and_then(|()| out.flush());
 }

@@ -59,7 +59,7 @@ pub(crate) struct History {
     pub(crate) no_trunc: bool,
     /// --human=false: bytes and dates
     #[arg(short = 'H', long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", action = ArgAction::Set)]
+          default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
     pub(crate) human: bool,
     /// table, json, or a template of Go
     #[arg(long, value_name = "FORMAT", conflicts_with = "json")]

@@ -2,17 +2,19 @@
 
 use std::collections::HashSet;
 use std::io::{BufRead, IsTerminal};
+use std::process::ExitCode;
 
 use clap::Args;
+use orlop_bundle::bundle;
 use orlop_bundle::digest::Digest;
 use orlop_bundle::error::{At, Error, ErrorKind, Result};
 use orlop_bundle::format::Value;
 use orlop_bundle::format::units;
 use orlop_bundle::reference::Reference;
-use orlop_bundle::store::{Freed, Prune as Kind, Ref, Store};
+use orlop_bundle::store::{Freed, Prune as Kind, Ref, Store, Verify as What};
 
 use super::Global;
-use super::screen::{Screen, tell};
+use super::screen::{Screen, ask, tell};
 use super::shown::{created, now};
 
 /// `tag IMAGE NAME`
@@ -106,7 +108,7 @@ pub(crate) fn rmi(args: &Rmi, store: &Store, screen: &mut Screen) -> Result<()> 
             Err(e) => {
                 // The others are still removed; the last error is the command's own.
                 if let Some(before) = failed.replace(e) {
-                    tell(&format!("orlop-bundle: rmi: {before}"));
+                    tell(&format!("orlop-bundle: rmi {before}"));
                 }
             }
             Ok(()) => {}
@@ -217,6 +219,8 @@ pub(crate) fn prune(args: &Prune, global: &Global, store: &Store, screen: &mut S
             }
         }))
     };
+    // What is left of bundles whose directories somebody has removed keeps no image.
+    bundle::sweep(store)?;
     let freed = store.prune_where(if args.all { Kind::Unused } else { Kind::Unnamed }, &may)?;
     screen.print(&pruned(&freed, global))
 }
@@ -232,7 +236,8 @@ fn pruned(freed: &Freed, global: &Global) -> String {
         return document.json_pretty() + "\n";
     }
     let mut out = String::new();
-    if !global.quiet && !(freed.names.is_empty() && freed.manifests.is_empty()) {
+    let is_none = freed.names.is_empty() && freed.manifests.is_empty();
+    if !global.quiet && !is_none {
         out.push_str("Deleted Images:\n");
         freed.names.iter().for_each(|name| out.push_str(&format!("untagged: {name}\n")));
         freed.manifests.iter().for_each(|digest| out.push_str(&format!("deleted: {digest}\n")));
@@ -248,10 +253,41 @@ fn confirmed(what: &str) -> Result<bool> {
     if !input.is_terminal() {
         return Err(Error::invalid("standard input is no terminal to ask on; use -f"));
     }
-    tell(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "));
+    ask(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "));
     let mut answer = String::new();
     input.lock().read_line(&mut answer).at(|| "standard input")?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Reads and hashes everything. The status is a failure's if something is bad and stays so.
+pub(crate) fn verify(args: &Verify, global: &Global, store: &Store, screen: &mut Screen) -> Result<ExitCode> {
+    let what = if args.repair { What::Repair } else { What::Report };
+    let (mut checked, mut bad, mut findings, mut shown) = (0u64, 0u64, Vec::new(), Ok(()));
+    let well = store.verify(what, &mut |finding| {
+        checked += 1;
+        let Some(damage) = &finding.damage else { return };
+        bad += 1;
+        if global.json {
+            findings.push(Value::record([
+                ("Kind", finding.kind.into()),
+                ("Name", finding.name.as_str().into()),
+                ("Damage", damage.as_str().into()),
+                ("Repaired", finding.repaired.into()),
+            ]));
+        } else if shown.is_ok() {
+            let repaired = if finding.repaired { " (repaired)" } else { "" };
+            shown = screen.line(&format!("{} {}: {damage}{repaired}", finding.kind, finding.name));
+        }
+    })?;
+    shown?;
+    if global.json {
+        let document =
+            Value::record([("Checked", checked.into()), ("Well", well.into()), ("Damaged", Value::List(findings))]);
+        screen.line(&document.json_pretty())?;
+    } else if !global.quiet {
+        screen.line(&format!("{checked} objects checked, {bad} damaged"))?;
+    }
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[cfg(test)]

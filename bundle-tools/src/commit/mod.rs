@@ -4,14 +4,19 @@
 //! write a tar. [`seal`] makes a stored layer and a blob of it while it is written. [`document::image`] writes the new
 //! image's documents.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 
+use serde::{Deserialize, Serialize};
+
+use crate::diff;
 use crate::dir::Dir;
 use crate::directory::Owners;
 use crate::directory::attributes::Attributes;
-use crate::error::Result;
+use crate::error::{At, Error, Result};
+use crate::ingest;
 use crate::layer::{Kind, Meta, Time};
 use crate::tar;
 use crate::tree::Tree;
@@ -27,7 +32,7 @@ pub use seal::{Scanned, Sealed, Target, seal};
 use walk::{Others, Sink, Was, What};
 
 /// In which name space an overlay mount keeps its own attributes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OverlayAttributes {
     /// `trusted.overlay.`; reading them takes CAP_SYS_ADMIN outside of user namespaces.
     #[default]
@@ -37,13 +42,13 @@ pub enum OverlayAttributes {
 }
 
 /// How a container's changes are read.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Options {
     /// How the image's owners became those on disk.
     pub owners: Owners,
-    /// Where the runtime mounts something: clean paths without a leading slash. An empty file or directory there that the
+    /// Where the runtime mounts something: paths in the container. An empty file or directory there that the
     /// image doesn't have was made to be mounted on, and is left out, as are new directories with nothing else in them.
-    pub destinations: HashSet<Vec<u8>>,
+    pub destinations: BTreeSet<String>,
     /// `SOURCE_DATE_EPOCH`: no time in the layer is later.
     pub epoch: Option<i64>,
     /// For [`upper`].
@@ -51,7 +56,7 @@ pub struct Options {
 }
 
 /// What a layer says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Entries, whiteouts included. If there are none, nothing was changed.
     pub entries: u64,
@@ -61,6 +66,78 @@ pub struct Summary {
     pub bytes: u64,
     /// What is odd and no error: sockets that were left out, files that changed while they were read.
     pub notes: Vec<String>,
+}
+
+/// Where the changes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Changes {
+    /// In the upper directory of an overlay mount ([`upper`]).
+    Upper,
+    /// In a whole root ([`compare`]).
+    Whole {
+        /// When it was written, in seconds and nanoseconds, if that is known.
+        created: Option<(i64, u32)>,
+    },
+}
+
+/// What is made of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Output {
+    /// A layer's tar and its table.
+    Layer,
+    /// A list, for [`diff::decode`].
+    Diff,
+}
+
+/// What a worker is to read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Task {
+    /// The lengths of the tables of the image's layers, from the base up.
+    pub tables: Vec<u64>,
+    /// Where the changes are.
+    pub changes: Changes,
+    /// How they are read.
+    pub options: Options,
+    /// What is made of them.
+    pub output: Output,
+}
+
+/// Reads the changes in a worker that lives in their directory, `root`. Descriptors: where the output goes, a pipe; with
+/// [`Output::Layer`] the file for the table; then those of [`ingest::layers`].
+pub fn work(task: &Task, mut fds: Vec<OwnedFd>, root: Option<&Dir>) -> Result<Summary> {
+    let root = root.ok_or_else(|| Error::invalid("commit: no directory to read"))?;
+    let outputs = if task.output == Output::Layer { 2 } else { 1 };
+    if fds.len() < outputs {
+        return Err(Error::invalid("commit: nowhere to write to"));
+    }
+    let (layers, tars) = ingest::layers(&task.tables, fds.split_off(outputs))?;
+    let mut outputs = fds.into_iter().map(File::from);
+    let tree = Tree::merge(&layers)?;
+    let created = match task.changes {
+        Changes::Upper => None,
+        Changes::Whole { created } => created.map(|(sec, nsec)| Time { sec, nsec }),
+    };
+    let what = match task.changes {
+        Changes::Upper => What::Upper,
+        Changes::Whole { .. } => What::Whole { tars: &tars, created },
+    };
+    match (task.output, outputs.next(), outputs.next()) {
+        (Output::Layer, Some(to), Some(mut table)) => {
+            let scanned = Scanned::new(std::io::BufWriter::with_capacity(256 << 10, to));
+            let mut writer = tar::Writer::new(scanned);
+            let summary = layer(root, what, &tree, &mut writer, &task.options)?;
+            let (mut to, scanned) = writer.finish()?.finish()?;
+            to.flush().at(|| "write the layer")?;
+            table.write_all(&scanned.encode()).at(|| "write the table")?;
+            Ok(summary)
+        }
+        (_, Some(mut to), _) => {
+            let changes = diff::changes(root, what, &tree, &task.options)?;
+            to.write_all(&diff::encode(&changes)).at(|| "write the changes")?;
+            Ok(Summary::default())
+        }
+        _ => Err(Error::invalid("commit: nowhere to write to")),
+    }
 }
 
 /// Writes what an overlay mount's upper directory says to `writer`; `tree` is what the mount has below it. The upper

@@ -300,7 +300,7 @@ fn what_was_made_to_be_mounted_on_is_no_change() {
          touch -d @1700000001 etc .; [ $(id -u) != 0 ] || chown 0:0 . etc",
     );
     let names = ["etc/hosts", "etc/hostname", "run/secrets/key", "proc", "data"];
-    let destinations = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let destinations = names.iter().map(|name| format!("/{name}")).collect();
     let owners = Owners::Rootless;
     let layers = [table];
     let tree = Tree::merge(&layers).unwrap();

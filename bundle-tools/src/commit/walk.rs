@@ -4,7 +4,7 @@
 //! or, again, beneath the root without links and mounts; nothing but directories and regular files is opened at all. At
 //! most a few directories are open at a time, however deep they nest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -74,6 +74,7 @@ struct Walk<'a, S> {
     what: What<'a>,
     tree: &'a Tree<'a>,
     options: &'a Options,
+    destinations: HashSet<Vec<u8>>,
     sink: &'a mut S,
     path: Vec<u8>,
     frames: Vec<Frame>,
@@ -138,6 +139,7 @@ pub(crate) fn walk(
         what,
         tree,
         options,
+        destinations: options.destinations.iter().filter_map(|path| name::clean(path.as_bytes()).ok()).collect(),
         sink,
         path: Vec::new(),
         frames: Vec::new(),
@@ -158,7 +160,7 @@ pub(crate) fn walk(
     }
     let shown = |(what, (count, first)): (&str, (u64, Vec<u8>))| {
         let names = if count == 1 { "name" } else { "names" };
-        format!("{count} {names} {what} (\"{}\")", first.escape_ascii())
+        format!("{count} {names} {what} (\"{}\")", first.get(..200).unwrap_or(&first).escape_ascii())
     };
     Ok(walk.notes.into_iter().map(shown).collect())
 }
@@ -487,7 +489,7 @@ impl<S: Sink> Walk<'_, S> {
 
     /// True for where the runtime mounts something: what is empty there was made to be mounted on.
     fn is_destination(&self, path: &[u8]) -> bool {
-        self.options.destinations.contains(path)
+        self.destinations.contains(path)
     }
 
     /// What the image says of a file with this status: seconds only, as all who read layers expect.

@@ -20,6 +20,7 @@ pub mod volumes;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use rustix::fs::{Gid, Mode, Uid};
@@ -33,7 +34,7 @@ use self::process::Pair;
 use self::seccomp::Facts;
 use self::security::{Seccomp, Security};
 use crate::dir::{Dir, read_limited};
-use crate::error::{At, Error, Result};
+use crate::error::{At, Error, ErrorKind, Result};
 use crate::image::ImageConfig;
 
 /// The version of the runtime specification that is written: the newest whose fields are used (`rro` and others are of
@@ -395,11 +396,10 @@ impl Converted {
     pub fn publish(&self, root: &Dir, bundle: &Dir) -> Result<()> {
         let owner = self.mapping.host(0, 0).unwrap_or_default();
         for file in &self.files {
-            bundle.replace(file.name, file.text.as_bytes())?;
-            let made = bundle.file(file.name)?;
+            let made = write(bundle, file.name, &file.text)?;
             rustix::fs::fchmod(&made, Mode::from_raw_mode(0o644)).at(|| format!("chmod {}", file.name))?;
             // Without root's rights the file is the caller's, which is the container's root.
-            if rustix::process::geteuid().is_root() {
+            if owner != (0, 0) && rustix::process::geteuid().is_root() {
                 let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
                 rustix::fs::fchown(&made, Some(uid), Some(gid)).at(|| format!("chown {}", file.name))?;
             }
@@ -411,8 +411,22 @@ impl Converted {
                 volumes::seed(root, &volume.destination, &all.make_dir(&volume.name)?, owner)?;
             }
         }
-        bundle.replace("config.json", self.text().as_bytes())
+        write(bundle, "config.json", &self.text()).map(drop)
     }
+}
+
+/// A file of the bundle, in place of what has its name. It is seen whole or not at all, but not forced to disk: a bundle
+/// that a crash has hit is made again, and waiting for the disk would be most of the time that making one takes.
+fn write(bundle: &Dir, name: &str, text: &str) -> Result<File> {
+    let temporary = format!(".{name}.new");
+    match bundle.unlink(&temporary) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = bundle.create(&temporary)?;
+    file.write_all(text.as_bytes()).at(|| format!("write {name}"))?;
+    bundle.rename(&temporary, name)?;
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -143,16 +143,6 @@ pub(super) fn xattrs<'x>(list: impl Iterator<Item = (&'x [u8], &'x [u8])>) -> Re
     let mut bytes = Bytes(Vec::new());
     for (name, value) in list {
         let wrong = |what: &str| format!("extended attribute {}: {what}", name.escape_ascii());
-        // Overlay file systems have marks of their own under this name, and show `trusted.overlay.overlay.x` of a layer
-        // as `trusted.overlay.x` (Linux 6.7): so an image can hold such marks without their meaning anything here.
-        let escaped;
-        let name = match name.strip_prefix(b"trusted.overlay.") {
-            Some(rest) => {
-                escaped = [b"trusted.overlay.overlay.", rest].concat();
-                &escaped
-            }
-            None => name,
-        };
         let (index, rest) = split_name(name).ok_or_else(|| wrong("a name that EROFS does not know"))?;
         let length = u8::try_from(rest.len()).map_err(|_| wrong("a name of more than 255 bytes"))?;
         let size = u16::try_from(value.len()).map_err(|_| wrong("a value of more than 65535 bytes"))?;
@@ -335,11 +325,10 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_refused_if_they_do_not_fit_and_overlay_marks_are_escaped() {
+    fn attributes_that_do_not_fit_are_refused() {
         let one = |name: &[u8], value: &[u8]| xattrs([(name, value)].into_iter());
         assert_eq!(one(b"user.a", b"xy").unwrap()[12..], *b"\x01\x01\x02\x00axy\x00");
         assert_eq!(one(b"system.posix_acl_access", b"").unwrap()[12..], *b"\x00\x02\x00\x00");
-        assert_eq!(one(b"trusted.overlay.opaque", b"y").unwrap()[16..], b"overlay.overlay.opaquey\x00"[..24]);
         assert!(one(b"user.a", &[0; 65535]).is_ok());
         assert!(one(b"user.a", &[0; 65536]).unwrap_err().contains("65535"));
         assert!(one(b"com.example", b"").is_err());

@@ -72,6 +72,8 @@ fn decode(bytes: &[u8]) -> std::result::Result<Layer, String> {
     if count > tar_size / 512 {
         return Err("it has more entries than the tar has room for".into());
     }
+    // An entry has three bytes at least.
+    layer.rows.reserve(usize::try_from(count).unwrap_or(usize::MAX).min(body.len() / 3));
     let mut scratch = Scratch::default();
     for number in 0..count {
         scratch.entry(&mut from, &mut layer).map_err(|why| format!("entry {number}: {why}"))?;
@@ -370,5 +372,170 @@ impl<'a> Scratch<'a> {
         layer.push(&self.path, kind, meta, self.xattrs.iter().copied()).ok_or("there is no more room")?;
         let pushed = layer.get(layer.len() - 1).ok_or("there is no more room")?;
         check(&pushed, layer.tar_size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of one entry in a tar of `tar_size` bytes, encoded as it is.
+    fn one<'x>(
+        path: &[u8],
+        kind: Kind<'_>,
+        meta: Meta,
+        xattrs: impl IntoIterator<Item = (&'x [u8], &'x [u8])>,
+    ) -> std::result::Result<Layer, String> {
+        let mut layer = Layer { tar_size: 10_240, ..Layer::default() };
+        layer.push(path, kind, meta, xattrs).unwrap();
+        let decoded = Layer::decode(&layer.encode()).map_err(|e| e.to_string())?;
+        assert_eq!(decoded, layer);
+        Ok(decoded)
+    }
+
+    #[test]
+    fn kinds_that_cannot_be_are_refused() {
+        let whole = Extent { at: 0, len: 512, from: 512 };
+        let file = |extents| Kind::File { size: 1024, extents };
+        let long = [b'a'; 256];
+        for (path, kind, word) in [
+            (&b""[..], Kind::Directory, ""),
+            (b"", Kind::Opaque, ""),
+            (b"a", file(&[whole, Extent { at: 600, len: 424, from: 9816 }]), ""),
+            (b"a", file(&[whole, Extent { at: 512, len: 1, from: 0 }]), ""),
+            (b"a", Kind::Whiteout, ""),
+            (b"", Kind::Fifo, "root"),
+            (b"", Kind::Whiteout, "root"),
+            (b"/a", Kind::Fifo, "clean"),
+            (b"a/..", Kind::Directory, "clean"),
+            (b"a\0", Kind::Directory, "NUL"),
+            (b".wh.a", Kind::Directory, ".wh."),
+            (&long, Kind::Directory, "255"),
+            (b"a", file(&[Extent { len: 0, ..whole }]), "empty"),
+            (b"a", file(&[whole, Extent { at: 511, ..whole }]), "overlap"),
+            (b"a", file(&[Extent { at: 512, ..whole }, whole]), "order"),
+            (b"a", file(&[Extent { at: 513, ..whole }]), "outside of the file"),
+            (b"a", file(&[Extent { at: u64::MAX, ..whole }]), "outside of the file"),
+            (b"a", file(&[Extent { from: 9729, ..whole }]), "outside of the tar"),
+            (b"a", file(&[Extent { from: u64::MAX, ..whole }]), "outside of the tar"),
+            (b"a", Kind::Symlink(b""), "no target"),
+            (b"a", Kind::Symlink(b"a\0"), "NUL"),
+            (b"a", Kind::Symlink(&[b'a'; 4096]), "4095"),
+            (b"a", Kind::Hardlink(b""), "to the root"),
+            (b"a", Kind::Hardlink(b"a"), "itself"),
+            (b"a", Kind::Hardlink(b"../a"), "hard link's target"),
+            (b"a", Kind::Char { major: 0, minor: 0 }, "0:0"),
+            (b"a", Kind::Char { major: 4096, minor: 0 }, "number"),
+            (b"a", Kind::Block { major: 0, minor: 1 << 20 }, "number"),
+        ] {
+            match one(path, kind, Meta::default(), []) {
+                Ok(_) => assert_eq!(word, "", "{kind:?}"),
+                Err(said) => assert!(!word.is_empty() && said.contains(word), "{kind:?}: {said}"),
+            }
+        }
+    }
+
+    #[test]
+    fn owners_modes_times_and_attributes_that_cannot_be_are_refused() {
+        let fine = Meta { mode: 0o7777, uid: u32::MAX - 1, gid: 0, mtime: Time { sec: i64::MIN, nsec: 999_999_999 } };
+        let meta = |meta| one(b"a", Kind::Fifo, meta, []).is_ok();
+        assert!(meta(fine));
+        assert!(meta(Meta { mtime: Time { sec: i64::MAX, nsec: 0 }, ..fine }));
+        assert!(!meta(Meta { mode: 0o10000, ..fine }));
+        assert!(!meta(Meta { uid: u32::MAX, ..fine }));
+        assert!(!meta(Meta { gid: u32::MAX, ..fine }));
+        assert!(!meta(Meta { mtime: Time { sec: 0, nsec: 1_000_000_000 }, ..fine }));
+        let xattrs = |pairs: &[(&[u8], &[u8])]| {
+            let empty = Kind::File { size: 0, extents: &[] };
+            one(b"a", empty, fine, pairs.iter().copied()).is_ok()
+        };
+        assert!(xattrs(&[(b"security.capability", b"\0"), (b"user.a", b""), (b"user.b", b"")]));
+        assert!(!xattrs(&[(b"user.b", b""), (b"user.a", b"")]));
+        assert!(!xattrs(&[(b"user.a", b""), (b"user.a", b"")]));
+        assert!(!xattrs(&[(b"trusted.overlay.redirect", b"/")]));
+        assert!(!xattrs(&[(b"user.a\0b", b"")]));
+        assert!(!xattrs(&[(&[&b"user."[..], &[b'a'; 251]].concat(), b"")]));
+        assert!(xattrs(&[(&[&b"user."[..], &[b'a'; 250]].concat(), b"")]));
+        let large = vec![0; xattr::MAX_VALUE + 1];
+        let of_large = |value: &[u8]| {
+            let mut layer = Layer { tar_size: 1 << 20, ..Layer::default() };
+            layer.push(b"a", Kind::Directory, fine, [(&b"user.a"[..], value)]).unwrap();
+            Layer::decode(&layer.encode()).is_ok()
+        };
+        assert!(of_large(&large[1..]) && !of_large(&large));
+        assert!(one(b"a", Kind::Symlink(b"b"), fine, [(&b"user.a"[..], &b""[..])]).is_err());
+        let mut bare = Layer { tar_size: 512, ..Layer::default() };
+        bare.push(b"a", Kind::Whiteout, fine, []).unwrap();
+        assert_eq!(check(&bare.get(0).unwrap(), 512), Err("a whiteout has neither owner nor attributes"));
+    }
+
+    /// Puts the right checksum to damaged bytes.
+    fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+        let sum = crc32(&bytes[16..]).to_le_bytes();
+        bytes[12..16].copy_from_slice(&sum);
+        bytes
+    }
+
+    #[test]
+    fn a_table_has_no_more_than_its_tar_has_room_for() {
+        let mut layer = Layer { tar_size: 1024, ..Layer::default() };
+        for _ in 0..2 {
+            layer.push(&[b'a'; 255], Kind::Fifo, Meta::default(), []).unwrap();
+        }
+        assert!(Layer::decode(&layer.encode()).is_ok());
+        layer.tar_size = 1023;
+        assert!(Layer::decode(&layer.encode()).unwrap_err().to_string().contains("more entries"));
+        // Each further name costs three bytes here, and 255 there.
+        layer.tar_size = 512 * 2;
+        let deep = [&[b'a'; 255][..], b"/", &[b'b'; 255]].concat();
+        for _ in 0..2 {
+            layer.push(&deep, Kind::Fifo, Meta::default(), []).unwrap();
+        }
+        layer.rows.drain(..2);
+        assert!(Layer::decode(&layer.encode()).is_ok());
+        let mut many = Layer { tar_size: 512 * 4, ..Layer::default() };
+        for _ in 0..4 {
+            many.push(&[&deep[..], b"/", &deep].concat(), Kind::Fifo, Meta::default(), []).unwrap();
+        }
+        assert!(Layer::decode(&many.encode()).unwrap_err().to_string().contains("names are longer"));
+    }
+
+    #[test]
+    fn damaged_tables_are_refused_or_stay_within_the_rules() {
+        let mut layer = Layer { tar_size: 100 << 10, ..Layer::default() };
+        let extents = [Extent { at: 0, len: 5, from: 512 }, Extent { at: 4096, len: 700, from: 1024 }];
+        let meta = Meta { mode: 0o755, uid: 1000, gid: 70_000, mtime: Time { sec: 1_700_000_000, nsec: 5 } };
+        let xattrs = [(&b"security.capability"[..], &b"\x01\0\0\x02"[..]), (b"user.a", b"b")];
+        layer.push(b"", Kind::Directory, meta, []).unwrap();
+        layer.push(b"dir/a", Kind::File { size: 9000, extents: &extents }, meta, xattrs).unwrap();
+        layer.push(b"dir/b", Kind::Symlink(b"../a"), meta, []).unwrap();
+        layer.push(b"dir/c", Kind::Hardlink(b"dir/a"), Meta::default(), []).unwrap();
+        layer.push(b"dir/d", Kind::Char { major: 1, minor: 3 }, meta, []).unwrap();
+        layer.push(b"dir/e", Kind::Whiteout, Meta::default(), []).unwrap();
+        layer.push(b"dir", Kind::Opaque, Meta::default(), []).unwrap();
+        let bytes = layer.encode();
+        assert_eq!(Layer::decode(&bytes).as_ref(), Ok(&layer));
+        for len in 0..bytes.len() {
+            assert!(Layer::decode(&bytes[..len]).is_err(), "{len}");
+            assert!(len < 16 || Layer::decode(&sealed(bytes[..len].to_vec())).is_err(), "{len}");
+        }
+        assert!(Layer::decode(&sealed([&bytes[..], b"x"].concat())).unwrap_err().to_string().contains("follows"));
+        let mut accepted = 0;
+        for at in 0..bytes.len() {
+            for change in 1..=255 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= change;
+                assert!(Layer::decode(&damaged).is_err(), "{at} {change}");
+                if at < 16 {
+                    continue;
+                }
+                if let Ok(other) = Layer::decode(&sealed(damaged)) {
+                    accepted += 1;
+                    assert!(other.entries().all(|entry| check(&entry, other.tar_size).is_ok()), "{at} {change}");
+                    assert_eq!(Layer::decode(&other.encode()), Ok(other), "{at} {change}");
+                }
+            }
+        }
+        assert!(accepted > 1000, "{accepted}");
     }
 }

@@ -352,7 +352,7 @@ impl Drop for Claim<'_> {
 }
 
 /// Checks the table that a worker wrote, which is gone, and completes its file.
-fn seal_table(scratch: &mut Scratch, diff_id: Digest, tar_size: u64) -> Result<LayerInfo> {
+pub(super) fn seal_table(scratch: &mut Scratch, diff_id: Digest, tar_size: u64) -> Result<LayerInfo> {
     scratch.file.seek(SeekFrom::Start(0)).at(|| "read the table")?;
     let bytes = crate::dir::read_limited(&scratch.file, "table", MAX_TABLE)?;
     let layer = Layer::decode(&bytes)?;

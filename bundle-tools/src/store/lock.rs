@@ -129,6 +129,11 @@ impl Scratch {
         }
     }
 
+    /// A second name for the same file.
+    pub(super) fn again(&self) -> Result<Self> {
+        Self::link(&self.dir, &self.dir, &self.name)
+    }
+
     /// Another descriptor of the file, which can only be appended to.
     pub(super) fn append(&self) -> Result<File> {
         self.dir.append(&self.name)

@@ -441,3 +441,46 @@ fn a_store_works_after_its_users_were_killed() {
     }
     assert!(images > 0, "the children came nowhere");
 }
+
+#[test]
+fn a_jailed_worker_writes_a_directory_and_commits_what_was_changed_there() {
+    use crate::commit::{Changes, Options};
+    use crate::directory::Owners;
+    let (_dir, store) = store("commit");
+    let below = TestDir::new("commit-roots");
+    let roots = Dir::at(&below.path).unwrap();
+    let base = tar(&[("file", b"base")]);
+    let base = receive(&store, &packed(Compression::Gzip, &base), None).unwrap();
+    let owners = if rustix::process::geteuid().is_root() { Owners::Keep } else { Owners::Rootless };
+    let root = roots.make_dir("root").unwrap();
+    let written = store.write_directory(&[base.diff_id], &root, &owners).unwrap();
+    assert_eq!(root.names().unwrap(), ["file"]);
+    let created = Some((written.finished.sec, written.finished.nsec));
+    let options = Options { owners, ..Options::default() };
+    let lease = store.lease().unwrap();
+    let commit = |compression| {
+        store
+            .commit_layer(&lease, &[base.diff_id], &root, Changes::Whole { created }, &options, compression, None)
+            .unwrap()
+    };
+    assert!(commit(Compression::Gzip).0.is_none());
+
+    root.unlink("file").unwrap();
+    root.create("new").unwrap().write_all(b"changed").unwrap();
+    let lines = store.diff(&[base.diff_id], &root, Changes::Whole { created }, &options).unwrap();
+    assert_eq!(lines.iter().map(ToString::to_string).collect::<Vec<_>>(), ["D /file", "A /new"]);
+    for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
+        let (layer, summary) = commit(compression);
+        let layer = layer.unwrap();
+        assert_eq!((summary.removed, summary.bytes), (1, 7));
+        let blob = store.blob(&layer.digest).unwrap().unwrap();
+        assert_eq!(Digest::of_reader(blob).unwrap(), (layer.digest, layer.size));
+        assert_eq!(store.layer_info(&layer.diff_id).unwrap().unwrap().content, 7);
+        let both = [base.diff_id, layer.diff_id];
+        let again = roots.make_dir(&format!("{compression:?}")).unwrap();
+        store.write_directory(&both, &again, &options.owners).unwrap();
+        assert_eq!(again.names().unwrap(), ["new"]);
+        assert_eq!(again.read("new", 10).unwrap(), b"changed");
+    }
+    assert!(store.verify(Verify::Report, &mut |_| {}).unwrap());
+}

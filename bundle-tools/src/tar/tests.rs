@@ -62,7 +62,7 @@ fn records(records: &[(&str, &str)]) -> Vec<u8> {
         while len != key.len() + value.len() + 3 + len.to_string().len() {
             len = key.len() + value.len() + 3 + len.to_string().len();
         }
-        write!(out, "{len} {key}={value}\n").unwrap();
+        writeln!(out, "{len} {key}={value}").unwrap();
     }
     out
 }
@@ -592,23 +592,23 @@ fn sparse_files_keep_their_holes() {
         ),
         (
             "1.0",
-            vec![pax(&inside), file("x", &map("2\n1\n2\n9\n3\n", "abcde")), file("b", "")],
+            vec![pax(&inside), file("x", map("2\n1\n2\n9\n3\n", "abcde")), file("b", "")],
             "f real 100 1:ab,9:cde; f b 0",
         ),
-        ("1.0, nothing", vec![pax(&inside), file("x", &map("0\n", "")), file("b", "")], "f real 100; f b 0"),
+        ("1.0, nothing", vec![pax(&inside), file("x", map("0\n", "")), file("b", "")], "f real 100; f b 0"),
         (
             "1.0, map of several blocks",
             vec![
                 pax(&[&inside[..3], &[("GNU.sparse.realsize", "1000")]].concat()),
-                file("x", &map(&format!("200\n{many}"), &"z".repeat(200))),
+                file("x", map(&format!("200\n{many}"), &"z".repeat(200))),
                 file("b", ""),
             ],
             &format!("f x 1000 {}; f b 0", (0..200).map(|n| format!("{}:z", 2 * n)).collect::<Vec<_>>().join(",")),
         ),
-        ("1.0, 10^7 pieces", vec![pax(&inside), file("x", &map("10000000\n", ""))], "refused: more than 65536 pieces"),
-        ("1.0, not a map", vec![pax(&inside), file("x", &map("1\n-1\n2\n", ""))], "refused: not one"),
+        ("1.0, 10^7 pieces", vec![pax(&inside), file("x", map("10000000\n", ""))], "refused: more than 65536 pieces"),
+        ("1.0, not a map", vec![pax(&inside), file("x", map("1\n-1\n2\n", ""))], "refused: not one"),
         ("1.0, map longer than the file", vec![pax(&inside), file("x", "2\n0\n1\n"), file("b", "")], "refused: "),
-        ("1.0, other size", vec![pax(&inside), file("x", &map("1\n0\n1\n", "ab"))], "refused: another size"),
+        ("1.0, other size", vec![pax(&inside), file("x", map("1\n0\n1\n", "ab"))], "refused: another size"),
         ("no map", vec![pax(&sizes), file("x", "")], "refused: without a map"),
         (
             "unknown version",

@@ -244,7 +244,7 @@ impl Header {
 
     fn finished(mut self) -> [u8; BLOCK] {
         self.put(148, &[b' '; 8]);
-        let sum: u32 = self.0.iter().map(|byte| u32::from(*byte)).sum();
+        let sum = self.0.iter().fold(0u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
         self.put(148, format!("{sum:06o}\0 ").as_bytes());
         self.0
     }

@@ -9,7 +9,7 @@ mod flat;
 mod layout;
 mod save;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

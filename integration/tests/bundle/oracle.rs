@@ -27,14 +27,16 @@ pub(crate) fn umoci(tool: &Tool, layout: &Layout, tag: &str) -> Option<Tree> {
     Some(Tree::of(&dir.join("rootfs")))
 }
 
-/// What umoci 0.4 can be compared by: it sets times of folders before it writes into them, and gives the root its own.
+/// What umoci can be compared by: it keeps seconds, and gives the root attributes of its own.
 pub(crate) fn as_umoci() -> Rules {
     Rules { root: false, times: Times::Seconds, ..Rules::default() }
 }
 
-/// What containerd can be compared by: it passes over a layer's entry for the root, and cuts times to seconds.
+/// What containerd can be compared by: it passes over a layer's entry for the root, gives the times of a file before 1970
+/// and of an opaque folder up, and sets a hard link's attributes, which mean nothing, on its file.
 pub(crate) fn as_containerd() -> Rules {
-    Rules { root: false, times: Times::Seconds, ..Rules::default() }
+    let without = vec!["linked-from-above", "ping", "time-before-1970", "time-of-a-folder"];
+    Rules { root: false, times: Times::Seconds, without, ..Rules::default() }
 }
 
 fn fresh(tool: &Tool, name: &str) -> PathBuf {
@@ -92,21 +94,17 @@ impl Containerd {
         assert!(output.status.success(), "ctr {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// What it mounts for an image of a layout that has no other.
+    /// What it unpacks of an image of a layout that has no other.
     pub(crate) fn tree(&self, tool: &Tool, layout: &Layout) -> Tree {
         let archive = tool.path("containerd.tar");
         tool.other(&["tar", "-C", layout.dir.to_str().unwrap(), "-cf", &archive, "."]);
-        self.must(&["images", "import", "--index-name", "registry.example/x:1", &archive]);
-        let output = self.ctr(&["images", "ls", "-q"]).output().unwrap();
-        let names = String::from_utf8(output.stdout).unwrap();
-        let image = names.lines().next().unwrap_or_default();
-        let target = self.dir.join("mounted");
-        fs::create_dir_all(&target).unwrap();
-        let target = target.to_str().unwrap();
-        self.must(&["images", "mount", image, target]);
-        let tree = Tree::of(Path::new(target));
-        self.must(&["images", "unmount", target]);
-        tree
+        // Its overlay can't link to files of the layers below.
+        self.must(&["images", "import", "--snapshotter", "native", &archive]);
+        // A whole folder for each layer upon those below, numbered.
+        let snapshots = self.dir.join("root/io.containerd.snapshotter.v1.native/snapshots");
+        let numbers = fs::read_dir(&snapshots).unwrap().flatten();
+        let top = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max().unwrap();
+        Tree::of(&snapshots.join(top.to_string()))
     }
 }
 

@@ -1,7 +1,8 @@
 //! An image becomes one tree, whoever unpacks it: both backends, GNU tar, umoci, containerd.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use orlop_images::layout::{Layout, Packing};
@@ -19,6 +20,22 @@ fn same(what: &str, one: &Tree, other: &Tree, rules: &Rules) {
     assert!(differences.is_empty(), "{what}: {differences:#?}");
 }
 
+/// An archive of its own.
+fn write(path: &Path, content: impl FnOnce(&mut Tar<&mut dyn Write>)) {
+    let mut file = fs::File::create(path).unwrap();
+    let mut tar = Tar::to(&mut file as &mut dyn Write);
+    content(&mut tar);
+    tar.end();
+}
+
+/// Folders of [`recipes::everything`] without an entry: other programs give them the time at which they were made.
+const MADE: [&str; 4] = ["deep", "gnu", "prefix", "hard"];
+
+fn without_made(mut rules: Rules) -> Rules {
+    rules.without.extend(MADE);
+    rules
+}
+
 /// Both trees of an image, which are the same.
 #[track_caller]
 fn both(tool: &Tool, image: &str) -> Tree {
@@ -31,19 +48,19 @@ fn both(tool: &Tool, image: &str) -> Tree {
 fn everything_that_a_tar_can_say_is_there_in_both_backends_as_gnu_tar_has_it() {
     let Some(tool) = Tool::new("everything") else { return };
     let mut layout = Layout::new(tool.dir.join("layout"));
-    let layer = layout.layer(Packing::Gzip, recipes::everything);
+    let content = |tar: &mut Tar<&mut dyn Write>| {
+        recipes::everything(tar);
+        recipes::sparse(tar);
+    };
+    let layer = layout.layer(Packing::Gzip, content);
     let image = layout.image("t", &[layer], recipes::shell());
     tool.must(&["pull", &layout.name("t")]);
     let tree = both(&tool, &image.id);
     assert!(tree.nodes.len() > 90, "{}", tree.nodes.len());
 
-    let mut tar = Tar::new();
-    recipes::everything(&mut tar);
     let archive = tool.dir.join("everything.tar");
-    fs::write(&archive, tar.end()).unwrap();
-    // GNU tar makes folders without an entry as the user's umask and clock say, and takes times of folders with what it
-    // writes into them.
-    let rules = Rules { without: vec!["deep", "gnu", "prefix", "hard"], ..Rules::default() };
+    write(&archive, content);
+    let rules = Rules { without: MADE.to_vec(), ..Rules::default() };
     if let Some(other) = oracle::gnu_tar(&tool, &archive) {
         same("GNU tar", &other, &tree, &rules);
     }
@@ -64,14 +81,11 @@ fn a_layer_upon_another_is_what_umoci_and_containerd_make_of_it() {
     }
     assert_eq!(tree.nodes[&b"linked-from-above"[..]].first, b"linked-from-above");
     assert_eq!(tree.nodes[&b"ping"[..]].names, 2);
-    // Folders without an entry, as above; and umoci leaves out what has no meaning for it.
-    let made = vec!["deep", "gnu", "prefix", "hard"];
     if let Some(other) = oracle::umoci(&tool, &layout, "t") {
-        same("umoci", &other, &tree, &Rules { without: made.clone(), ..oracle::as_umoci() });
+        same("umoci", &other, &tree, &without_made(oracle::as_umoci()));
     }
     if let Some(containerd) = Containerd::new(&tool) {
-        let other = containerd.tree(&tool, &layout);
-        same("containerd", &other, &tree, &Rules { without: made, ..oracle::as_containerd() });
+        same("containerd", &containerd.tree(&tool, &layout), &tree, &without_made(oracle::as_containerd()));
     }
 }
 
@@ -79,7 +93,7 @@ fn a_layer_upon_another_is_what_umoci_and_containerd_make_of_it() {
 fn holes_stay_holes_in_a_directory() {
     let Some(tool) = Tool::new("holes") else { return };
     let mut layout = Layout::new(tool.dir.join("layout"));
-    let layer = layout.layer(Packing::Zstd, recipes::everything);
+    let layer = layout.layer(Packing::Zstd, recipes::sparse);
     let image = layout.image("t", &[layer], recipes::shell());
     tool.must(&["pull", &layout.name("t")]);
     let tree = tool.tree(&image.id, Backend::Directory);
@@ -101,9 +115,7 @@ fn many_small_files_are_what_gnu_tar_reads() {
     tool.must(&["pull", &layout.name("t")]);
     let tree = both(&tool, &image.id);
     let archive = tool.dir.join("small.tar");
-    let mut tar = Tar::to(fs::File::create(&archive).unwrap());
-    recipes::small_files(&mut tar, dirs, files);
-    tar.end();
+    write(&archive, |tar| recipes::small_files(tar, dirs, files));
     if let Some(other) = oracle::gnu_tar(&tool, &archive) {
         same("GNU tar", &other, &tree, &Rules { root: false, ..Rules::default() });
     }

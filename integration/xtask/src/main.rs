@@ -48,6 +48,13 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         destdir: Option<PathBuf>,
     },
+    /// The part of `bench --bundle` whose children are measured.
+    #[command(hide = true)]
+    BenchPeak {
+        /// A program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        argv: Vec<String>,
+    },
     /// The part of `bench` that runs in its own mount namespace.
     #[command(hide = true)]
     BenchView {
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Peers { dir } => peers::make(&dir),
         Command::Install { prefix, destdir } => install::run(&prefix, destdir.as_deref()),
+        Command::BenchPeak { argv } => bench::images::print_peak(&argv),
         Command::BenchView { stage } => bench::stage::run(&stage),
     };
     match done {

@@ -29,7 +29,7 @@ pub(crate) struct Options {
 }
 
 /// A Debian package that tests need, and a path or a program that says it is there.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("libseccomp-dev", "/usr/include/seccomp.h"),
     ("crun", "crun"),
     ("runc", "runc"),
@@ -38,6 +38,12 @@ const PACKAGES: [(&str, &str); 9] = [
     ("uidmap", "newuidmap"),
     ("mmdebstrap", "mmdebstrap"),
     ("jq", "jq"),
+    ("umoci", "umoci"),
+    ("skopeo", "skopeo"),
+    ("buildah", "buildah"),
+    ("docker-registry", "docker-registry"),
+    ("apache2-utils", "htpasswd"),
+    ("containerd", "containerd"),
     ("pkg-config", "pkg-config"),
 ];
 
@@ -78,7 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     if options.only_install {
         return Ok(Verdict::Passed);
     }
-    let built = build::release(&["orlop", "orlop-conformance", "orlop-probe"])?;
+    let built = build::release(&["orlop", "orlop-bundle", "orlop-conformance", "orlop-probe"])?;
     let orlop = build::program(&built, "orlop")?;
     let suite = build::program(&built, "orlop-conformance")?;
 
@@ -89,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     let mut sum = Counts::default();
     let mut cargo = build::cargo();
     cargo.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]).args(&options.filter);
-    cargo.env("ORLOP_RUNTIME", orlop);
+    cargo.env("ORLOP_RUNTIME", orlop).env("ORLOP_BUNDLE", build::program(&built, "orlop-bundle")?);
     if options.long {
         cargo.env("ORLOP_LONG", "1");
     }

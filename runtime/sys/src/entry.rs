@@ -6,9 +6,9 @@
 //!
 //! This is a short cut and no more: `main` asks [`ran_protected`] and does the same in its own way if it must.
 
-use core::ffi::CStr;
-use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
+#[cfg(not(debug_assertions))]
+use core::{ffi::CStr, mem::MaybeUninit};
 
 use crate::raw::{nr, syscall};
 
@@ -52,8 +52,12 @@ pub fn prepare() {
     }
 }
 
+// Without optimisation even the few lines of `protect` call functions through tables that nobody has relocated yet.
+#[cfg(all(target_arch = "x86_64", debug_assertions))]
+core::arch::global_asm!(".globl orlop_entry", ".type orlop_entry, @function", "orlop_entry:", "jmp _start");
+
 // The kernel starts a program with the stack pointer at argc and rdx at a function for libc to register.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(debug_assertions)))]
 core::arch::global_asm!(
     ".globl orlop_entry",
     ".type orlop_entry, @function",
@@ -77,7 +81,7 @@ core::arch::global_asm!(
 ///
 /// # Safety
 /// `stack` is what the kernel left: argc, the arguments, null, the environment, null.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(debug_assertions)))]
 unsafe extern "C" fn protect(stack: *const usize) {
     // SAFETY: the layout above.
     unsafe {
@@ -124,7 +128,7 @@ unsafe extern "C" fn protect(stack: *const usize) {
 ///
 /// # Safety
 /// `text` ends in a NUL.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(debug_assertions)))]
 #[inline(always)]
 unsafe fn is(text: *const u8, word: &CStr) -> bool {
     let word = word.as_ptr().cast::<u8>();

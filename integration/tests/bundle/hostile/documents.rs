@@ -156,7 +156,8 @@ fn descriptors(cases: &mut Cases<'_>) {
             layout.entry("t", json!({"mediaType": media::MANIFEST, "digest": digest, "size": 0}));
         });
     }
-    for size in [json!(-1), json!(0), json!(1), json!(1 << 40), json!(u64::MAX), json!(1.5), json!("9"), Value::Null] {
+    for size in [json!(-1), json!(0), json!(1), json!(1u64 << 40), json!(u64::MAX), json!(1.5), json!("9"), Value::Null]
+    {
         cases.layout(format!("T50: the size {size}"), Want::Refused, move |layout| {
             let layer = good(layout);
             let mut manifest = layout.image("other", &[layer], recipes::shell()).manifest;

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: runtimes side by side, on the same bundles, in the same minutes.
 
 mod bundle;
+pub(crate) mod images;
 pub(crate) mod stage;
 mod stats;
 mod svg;
@@ -36,9 +37,12 @@ pub(crate) struct Options {
     /// A root (of `cargo xtask peers`) to run in, with the crun and runc that it has.
     #[arg(long, value_name = "DIR")]
     peer_root: Option<PathBuf>,
-    /// Leave our runtime out.
+    /// Leave our program out.
     #[arg(long)]
     only_peers: bool,
+    /// Measure orlop-bundle instead of the runtime, five samples at the most.
+    #[arg(long, conflicts_with_all = ["view", "peers", "peer_root"])]
+    bundle: bool,
 }
 
 /// A promise: at most `ratio` times what `peer` needs.
@@ -73,6 +77,9 @@ const LIMITS: [(Workload, f64); 4] = [
 /// Measures, prints, writes and draws.
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "the benchmark must run as root: it runs containers");
+    if options.bundle {
+        return images::run(options);
+    }
     let mut packages = vec!["orlop-floor"];
     if !options.only_peers {
         packages.push("orlop");
