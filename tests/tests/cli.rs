@@ -496,7 +496,10 @@ fn mistakes_are_worded_as_runc_words_them() {
         ("update --pids-limit x c1", 1, "invalid value for pids-limit: \"x\""),
         ("update --l3-cache-schema x c1", 1, "--l3-cache-schema: this version of orlop does not support Intel RDT"),
         ("checkpoint c1", 1, "checkpoint: this version of orlop does not support this command"),
-        ("events --stats c1", 1, "events: this version of orlop does not support this command"),
+        ("events", 1, "orlop: \"events\" requires exactly 1 argument(s)"),
+        ("events --interval 5 c1", 1, "invalid value \"5\" for flag -interval: parse error"),
+        ("events --interval 0s c1", 1, "duration interval must be greater than 0"),
+        ("events --stats --interval -1s c1", 1, "duration interval must be greater than 0"),
         ("completion tcsh", 1, "unknown shell \"tcsh\""),
     ] {
         let refusal = parse(line).expect_err(line);
@@ -601,16 +604,16 @@ fn any_three_words_are_either_a_command_or_one_line_of_complaint() {
 #[test]
 fn a_command_that_is_not_there_does_not_answer_to_help_either() {
     // Podman takes the success of `checkpoint --help` for the promise that checkpoints work.
-    for name in ["checkpoint", "restore", "events"] {
+    for name in ["checkpoint", "restore"] {
         for line in [format!("{name} --help"), format!("help {name}")] {
             assert_eq!(parse(&line).expect_err(&line).status, 1);
         }
     }
 }
 
-const COMMANDS: [&str; 14] = [
-    "create", "start", "run", "exec", "state", "kill", "delete", "pause", "resume", "update", "ps", "list", "spec",
-    "features",
+const COMMANDS: [&str; 15] = [
+    "create", "start", "run", "exec", "state", "kill", "delete", "pause", "resume", "update", "ps", "events", "list",
+    "spec", "features",
 ];
 
 fn help(line: &str) -> String {
