@@ -9,6 +9,7 @@ mod cli;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
 
 use cli::{
     Caller, CgroupManager, Command, Create, Exec, ExecArgs, ExecProcess, Global, Invocation, Limits, ListFormat,
@@ -305,6 +306,21 @@ fn the_smaller_commands_take_their_options_before_and_after_their_arguments() {
 
 fn ps(format: ListFormat, args: &[&str]) -> Command {
     Command::Ps { id: text("c1"), format, args: args.iter().map(|arg| text(arg)).collect() }
+}
+
+#[test]
+fn events_are_printed_every_five_seconds_every_interval_or_once() {
+    let every = |milliseconds| Some(Duration::from_millis(milliseconds));
+    for (line, interval) in [
+        ("events c1", every(5_000)),
+        ("events --interval 500ms c1", every(500)),
+        ("events c1 -interval=1m30s", every(90_000)),
+        ("events --stats c1", None),
+        ("events --stats=false --interval=1s c1", every(1_000)),
+        ("events --interval 1s --stats c1", None),
+    ] {
+        assert_eq!(command(line), Command::Events { id: text("c1"), interval }, "{line}");
+    }
 }
 
 #[test]
