@@ -324,10 +324,7 @@ mod tests {
                 usage: 14_732_288,
                 user: 0,
                 system: 10_000_000,
-                per_cpu: vec![
-                    CpuTime { usage: 10, user: 4, system: 6 },
-                    CpuTime { usage: 4, user: 0, system: 4 },
-                ],
+                per_cpu: vec![CpuTime { usage: 10, user: 4, system: 6 }, CpuTime { usage: 4, user: 0, system: 4 }],
                 periods: 3,
                 ..Cpu::default()
             },
@@ -375,14 +372,7 @@ mod tests {
                 ..Memory::default()
             },
             io: Io {
-                devices: vec![IoDevice {
-                    major: 8,
-                    minor: 1,
-                    read_bytes: 1,
-                    written_bytes: 2,
-                    reads: 3,
-                    writes: 4,
-                }],
+                devices: vec![IoDevice { major: 8, minor: 1, read_bytes: 1, written_bytes: 2, reads: 3, writes: 4 }],
                 ..Io::default()
             },
             hugetlb: vec![HugePages {

@@ -17,7 +17,9 @@ use orlop::error::{At, Error, ErrorKind, Result};
 use orlop::log::Log;
 use orlop::run::Foreground;
 use orlop::store::{ContainerId, Store};
-use orlop::{create, delete, events, exec, features, kill, list, pause, ps, request, run, selfexe, spec, start, state, update};
+use orlop::{
+    create, delete, events, exec, features, kill, list, pause, ps, request, run, selfexe, spec, start, state, update,
+};
 use orlop_sys::AsFd;
 use orlop_sys::process::close_range;
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};

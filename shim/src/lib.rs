@@ -1,5 +1,7 @@
 //! The containerd shim of orlop.
 
 pub mod message;
+pub mod oom;
+pub mod stats;
 pub mod ttrpc;
 pub mod wire;

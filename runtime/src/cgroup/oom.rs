@@ -52,7 +52,8 @@ impl Oom {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let announcements = eventfd(0, flags).at(|| "eventfd")?;
         let file = format!("{dir}/cgroup.event_control");
-        let control = rfs::open(&file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at(|| format!("open {file}"))?;
+        let control =
+            rfs::open(&file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at(|| format!("open {file}"))?;
         let line = format!("{} {}", announcements.as_raw_fd(), counter.as_raw_fd());
         write(&control, line.as_bytes()).at(|| format!("write {line:?} to {file}"))?;
         Self { counter, key: KILLS, announcements: Some(announcements), seen: 0, tries: 0 }.started()

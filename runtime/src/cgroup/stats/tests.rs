@@ -176,10 +176,8 @@ fn the_first_tables_of_block_devices_with_a_line_count() {
             two(1, 2),
         ),
     ] {
-        let files: Vec<_> = files
-            .iter()
-            .map(|(name, text)| (*name, if empty.contains(name) { none.as_str() } else { text }))
-            .collect();
+        let files: Vec<_> =
+            files.iter().map(|(name, text)| (*name, if empty.contains(name) { none.as_str() } else { text })).collect();
         let dir = Recorded::new(&format!("blkio{}", empty.len()), &files);
         assert_eq!(io(&dir.v1()).unwrap().blkio, want, "without {empty:?}");
     }
@@ -191,14 +189,8 @@ fn a_device_of_v2_without_numbers_is_left_out() {
         "io",
         &[("io.stat", "8:16 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0\n252:0 \n7:0\nx y=1\n")],
     );
-    let device = IoDevice {
-        major: 8,
-        minor: 16,
-        read_bytes: 1_459_200,
-        written_bytes: 314_773_504,
-        reads: 192,
-        writes: 353,
-    };
+    let device =
+        IoDevice { major: 8, minor: 16, read_bytes: 1_459_200, written_bytes: 314_773_504, reads: 192, writes: 353 };
     assert_eq!(io(&dir.v2()).unwrap().devices, [device]);
 }
 
