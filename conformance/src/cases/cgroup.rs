@@ -92,7 +92,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Ends the case where the machine has neither the v1 controller nor, on v2 alone, the v2 one.
-fn needs(controller: &str) -> Result<()> {
+pub(super) fn needs(controller: &str) -> Result<()> {
     let mounts = world::cgroup_mounts()?;
     if world::is_v2()? {
         let root = mounts.get("").context("no v2 hierarchy")?;
