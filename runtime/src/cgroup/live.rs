@@ -13,6 +13,7 @@ use orlop_sys::rustix::io::{pread, write};
 use orlop_sys::rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
 
+use super::undo::former;
 use super::{Dir, Filter, Plan, Record, Set, Write, below_root};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::path::clean;
@@ -209,21 +210,59 @@ impl Cgroup {
         if let Some(limit) = plan.check_usage {
             self.check_usage(limit)?;
         }
-        let mut pending: Vec<&Write> = plan.writes.iter().collect();
+        self.write_all(&plan.writes, |errno| errno == Errno::INVAL)
+    }
+
+    /// As [`apply`](Self::apply), but all or nothing: when the kernel refuses a limit, those that were written before it
+    /// are put back. Device rules are not.
+    ///
+    /// # Errors
+    /// As `apply`; the text says so if something could not be put back.
+    pub fn change(&mut self, plan: &Plan) -> Result<()> {
+        let before: Vec<Option<Set>> = plan.writes.iter().map(|w| self.in_force(w)).collect();
+        let Err(refused) = self.apply(plan) else { return Ok(()) };
+        let changed = plan.writes.iter().zip(before).rev().filter_map(|(w, before)| {
+            let before = before.filter(|before| self.in_force(w).as_ref() != Some(before))?;
+            Some(Write { set: before, or: None, ..w.clone() })
+        });
+        let back: Vec<Write> = changed.collect();
+        // Whatever the reason, the others are to be put back all the same.
+        match self.write_all(&back, |_| true) {
+            Ok(()) => Err(refused),
+            Err(left) => Err(Error::new(refused.kind(), format!("{refused}; not put back as it was: {left}"))),
+        }
+    }
+
+    /// What would have to be written to have again what is in force now; `None` when that can't be told.
+    fn in_force(&self, w: &Write) -> Option<Set> {
+        let dir = self.dirs.get(w.dir).map(Dir::full)?;
+        let text = |set: &Set| read(CWD, &format!("{dir}/{}", set.file));
+        let (set, text) = match (text(&w.set), &w.or) {
+            (Err(Errno::NOENT), Some(or)) => (or, text(or)),
+            (text, _) => (&w.set, text),
+        };
+        let value = former(&set.file, &set.value, &text.ok()?)?;
+        Some(Set { file: set.file.clone(), value })
+    }
+
+    /// Writes in order. What fails with an errno that `is_order` takes for a matter of the order is tried again after
+    /// the rest, as long as that gets further.
+    fn write_all(&self, writes: &[Write], is_order: impl Fn(Errno) -> bool) -> Result<()> {
+        let mut pending: Vec<&Write> = writes.iter().collect();
         while !pending.is_empty() {
             let before = pending.len();
             let mut refused = Vec::new();
             for w in pending {
                 match self.write(w) {
                     Ok(()) => {}
-                    Err(Errno::INVAL) => refused.push(w),
+                    Err(errno) if is_order(errno) => refused.push((w, errno)),
                     Err(errno) => return Err(self.explain(w, errno)),
                 }
             }
-            if let Some(first) = refused.first().filter(|_| refused.len() == before) {
-                return Err(self.explain(first, Errno::INVAL));
+            if let Some((first, errno)) = refused.first().filter(|_| refused.len() == before) {
+                return Err(self.explain(first, *errno));
             }
-            pending = refused;
+            pending = refused.into_iter().map(|(w, _)| w).collect();
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ mod devices;
 mod live;
 mod oom;
 pub mod stats;
+mod undo;
 mod v1;
 mod v2;
 

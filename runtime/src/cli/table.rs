@@ -440,7 +440,7 @@ pub(super) static COMMANDS: &[Entry] = &[
         arguments: Arguments::Exactly(1),
         first: First::Container,
         description: "Changes limits of a container that is created, running or paused; what is not mentioned stays \
-                      as it is. Device rules can't be changed.\n\nThe file has the form of linux.resources in \
+                      as it is, and so does everything if one limit is refused. Device rules can't be changed.\n\nThe file has the form of linux.resources in \
                       config.json.",
         examples: &[
             ("orlop update --memory 512m --memory-swap 1g web1", "half a gigabyte of memory, as much swap"),
