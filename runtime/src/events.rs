@@ -31,16 +31,12 @@ pub fn stats(store: &Store, id: &ContainerId) -> Result<String> {
 }
 
 /// Hands each line to `print` until the container has ended: its statistics after every `interval`, and a line of the
-/// type `oom` for each time that processes were killed for want of memory.
+/// type `oom` for each time that processes were killed for want of memory. It also ends when `print` returns false, as
+/// when nobody reads any more.
 ///
 /// # Errors
-/// As [`stats`]; and what `print` returns, which ends it.
-pub fn follow(
-    store: &Store,
-    id: &ContainerId,
-    interval: Duration,
-    print: &mut dyn FnMut(&str) -> Result<()>,
-) -> Result<()> {
+/// As [`stats`].
+pub fn follow(store: &Store, id: &ContainerId, interval: Duration, print: &mut dyn FnMut(&str) -> bool) -> Result<()> {
     let container = open(store, id)?;
     let init = container.pidfd()?.ok_or_else(|| not_running(id))?;
     let cgroup = own_cgroup(&container)?;
@@ -60,7 +56,8 @@ pub fn follow(
         if let Some(watch) = &mut oom {
             match watch.count()? {
                 Some(0) => {}
-                Some(_) => print(&oom_line(id))?,
+                Some(_) if print(&oom_line(id)) => {}
+                Some(_) => return Ok(()),
                 None => oom = None,
             }
         }
@@ -70,8 +67,10 @@ pub fn follow(
         if Instant::now() >= next {
             // Not `next + interval`: after a suspension of this process there is nothing to catch up with.
             next = Instant::now() + interval;
-            let Some(line) = line(id, &cgroup)? else { return Ok(()) };
-            print(&line)?;
+            match line(id, &cgroup)? {
+                Some(line) if print(&line) => {}
+                _ => return Ok(()),
+            }
         }
     }
 }

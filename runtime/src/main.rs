@@ -63,14 +63,13 @@ fn log(global: &Global) -> Log {
 
 /// To stdout, at once: nothing flushes it later. A reader that has gone away wants no more.
 fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let _ = wants_more(text);
 }
 
-/// To stdout, at once; a reader that has gone away ends the printing.
-fn print_line(line: &str) -> Result<()> {
+/// Prints, and tells whether somebody still reads.
+fn wants_more(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    out.write_all(line.as_bytes()).and_then(|()| out.flush()).at(|| "write to stdout")
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
 fn perform(global: &Global, command: Command, euid: u32, log: &mut Log) -> Result<u8> {
@@ -139,8 +138,8 @@ fn perform(global: &Global, command: Command, euid: u32, log: &mut Log) -> Resul
         }
         Command::Events { id, interval } => {
             let shown = id_and_store(root, &id).and_then(|(id, store)| match interval {
-                None => events::stats(&store, &id).and_then(|line| print_line(&line)),
-                Some(interval) => events::follow(&store, &id, interval, &mut print_line),
+                None => events::stats(&store, &id).map(|line| print(&line)),
+                Some(interval) => events::follow(&store, &id, interval, &mut wants_more),
             });
             shown.map_err(|e| e.context(format_args!("events {id}")))?;
         }
