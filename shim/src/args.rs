@@ -96,8 +96,17 @@ mod tests {
     #[test]
     fn flags_are_gos() {
         let args = Args::parse([
-            "-namespace", "default", "--address=/run/c.sock", "-publish-binary", "/usr/bin/containerd", "-id", "c1",
-            "-bundle", "/b", "-debug", "delete",
+            "-namespace",
+            "default",
+            "--address=/run/c.sock",
+            "-publish-binary",
+            "/usr/bin/containerd",
+            "-id",
+            "c1",
+            "-bundle",
+            "/b",
+            "-debug",
+            "delete",
         ]);
         let want = Args {
             action: Action::Delete,

@@ -164,7 +164,7 @@ impl Streams {
 
     /// Lets go of what was waiting for a reader that has come.
     pub fn look(&mut self) {
-        if !self.look.is_some_and(|at| at <= Instant::now()) {
+        if self.look.is_none_or(|at| at > Instant::now()) {
             return;
         }
         let mut waiting = false;

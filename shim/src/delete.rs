@@ -47,7 +47,8 @@ pub fn delete(args: &Args) -> Result<(Vec<u8>, Vec<String>), String> {
 /// The socket, if nobody is behind it any more: the daemon may serve others of its group.
 fn remove_socket(bundle: &str) {
     let address = read_file(&format!("{bundle}/address")).unwrap_or_default();
-    let Some(path) = std::str::from_utf8(&address).ok().and_then(|address| address.trim().strip_prefix("unix://")) else {
+    let Some(path) = std::str::from_utf8(&address).ok().and_then(|address| address.trim().strip_prefix("unix://"))
+    else {
         return;
     };
     let refused = || {

@@ -1,13 +1,15 @@
 //! The streams of a process, from what an engine says of them: FIFOs, files, a logging program, or nothing.
 
-use orlop_sys::process::{Strings, close_range, dup_to, execve};
+use orlop_sys::process::{Strings, borrow_fd, close_range, dup_to, execve, reset_signals};
 use orlop_sys::rustix::event::{PollFd, PollFlags, Timespec, poll};
 use orlop_sys::rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, mkdirat, openat};
 use orlop_sys::rustix::io::{fcntl_dupfd_cloexec, read};
 use orlop_sys::rustix::pipe::{PipeFlags, pipe_with};
+use orlop_sys::rustix::process::set_parent_process_death_signal;
 use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
 
 use crate::copy::{Stream, Way};
+use crate::job;
 use crate::ttrpc::{Code, Status};
 
 /// How long a logging program may take to be ready.
@@ -53,12 +55,12 @@ struct Binary {
     strict: bool,
 }
 
-/// A logging program that is to be started before the process.
+/// A logging program that is to be started before the process, by a job that has its streams.
 #[derive(Debug)]
 pub struct Logger {
     binary: Binary,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    /// What it reads: the process's output, and its errors.
+    streams: [OwnedFd; 2],
 }
 
 /// Streams that are open.
@@ -68,8 +70,7 @@ pub struct Stdio {
     pub process: [OwnedFd; 3],
     /// From and to pipes; they begin at once.
     pub streams: Vec<Stream>,
-    /// To start before the process.
-    pub logger: Option<Logger>,
+    logger: Option<Logger>,
     /// With a terminal: what is joined to it when it is there.
     terminal: Option<Ends>,
     /// Which of `streams` is the input.
@@ -118,7 +119,7 @@ impl Stdio {
             let (out_reader, out) = pipe(owner).map_err(failed("pipe"))?;
             let (err_reader, err) = pipe(owner).map_err(failed("pipe"))?;
             (*process_out, *process_err) = (out, err);
-            stdio.logger = Some(Logger { binary: binary.clone(), stdout: out_reader, stderr: err_reader });
+            stdio.logger = Some(Logger { binary: binary.clone(), streams: [out_reader, err_reader] });
             return Ok(stdio);
         }
         let stderr = Place::parse(&uris.stderr)?;
@@ -161,7 +162,7 @@ impl Stdio {
             Place::Binary(binary) => {
                 let (out_reader, out) = pipe(Owner::default()).map_err(failed("pipe"))?;
                 let (err_reader, _) = pipe(Owner::default()).map_err(failed("pipe"))?;
-                self.logger = Some(Logger { binary: binary.clone(), stdout: out_reader, stderr: err_reader });
+                self.logger = Some(Logger { binary: binary.clone(), streams: [out_reader, err_reader] });
                 ends.output = Some((out, None));
             }
         }
@@ -172,6 +173,16 @@ impl Stdio {
     /// What the parent keeps: the streams, and the ends that wait for a terminal. The process has its own by now.
     pub fn into_ours(self) -> Ours {
         Ours { streams: self.streams, terminal: self.terminal, has_input: self.has_input }
+    }
+
+    /// What is to be started before the process.
+    pub fn logger(&self) -> Option<&Logger> {
+        self.logger.as_ref()
+    }
+
+    /// What has to be given to the job that starts it.
+    pub fn for_logger(&self) -> Vec<BorrowedFd<'_>> {
+        self.logger.iter().flat_map(|logger| &logger.streams).map(AsFd::as_fd).collect()
     }
 
     /// The process's streams.
@@ -207,7 +218,7 @@ impl Ours {
 }
 
 impl Logger {
-    /// Starts it, and waits until it is ready. Its pid.
+    /// Starts it, in the job, and waits until it is ready. Its pid.
     pub fn start(&self, container: &str, namespace: &str) -> Result<u32, Status> {
         let failed = failed(&self.binary.path);
         let (ready, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(&failed)?;
@@ -220,14 +231,15 @@ impl Logger {
         let path = std::ffi::CString::new(self.binary.path.as_str()).map_err(|_| failed(Errno::INVAL))?;
         let child = orlop_sys::clone::fork(|| {
             let become_it = || {
+                let fds = [borrow_fd(job::MORE)?, borrow_fd(job::MORE + 1)?, theirs.as_fd()];
                 // Out of the way of the numbers that it is to find.
-                let high = [&self.stdout, &self.stderr, &theirs].map(|fd| fcntl_dupfd_cloexec(fd, 10));
-                for (to, fd) in (3..).zip(high) {
+                let away = fds.map(|fd| fcntl_dupfd_cloexec(fd, 64));
+                for (to, fd) in (3..).zip(away) {
                     dup_to(fd?.as_fd(), to, false)?;
                 }
                 close_range(6, u32::MAX, true)?;
-                orlop_sys::process::reset_signals()?;
-                orlop_sys::rustix::process::set_parent_process_death_signal(None)?;
+                reset_signals()?;
+                set_parent_process_death_signal(None)?;
                 Err(execve(&path, &arguments, &environment, None))
             };
             let _: Result<(), Errno> = become_it();

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use orlop::{Error, ErrorKind};
 use orlop_sys::clone::fork;
 use orlop_sys::process::{close_range, dup_to};
-use orlop_sys::rustix::io::{IoSlice, IoSliceMut};
+use orlop_sys::rustix::io::{IoSlice, IoSliceMut, fcntl_dupfd_cloexec};
 use orlop_sys::rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -24,6 +24,12 @@ const MAX_TEXT: usize = 32 << 10;
 
 /// Where the child finds its socket.
 const SOCKET: i32 = 3;
+
+/// Where it finds what else it is given, one after the other.
+pub const MORE: i32 = 4;
+
+/// Beyond the numbers that have a meaning.
+const AWAY: i32 = 64;
 
 /// What a job has to show.
 #[derive(Debug, Default)]
@@ -52,11 +58,15 @@ pub struct Job {
 }
 
 impl Job {
-    /// Lets a child do `work`, with the streams `stdio`.
-    pub fn start(stdio: [BorrowedFd<'_>; 3], work: impl FnOnce() -> Outcome) -> Result<Self, Errno> {
+    /// Lets a child do `work`, with the streams `stdio`, and with `more` from [`MORE`] on.
+    pub fn start(
+        stdio: [BorrowedFd<'_>; 3],
+        more: &[BorrowedFd<'_>],
+        work: impl FnOnce() -> Outcome,
+    ) -> Result<Self, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        let child = fork(|| match enter(stdio, theirs.as_fd()) {
+        let child = fork(|| match enter(stdio, theirs.as_fd(), more) {
             Ok(()) => report(work()),
             Err(_) => 1,
         })?;
@@ -98,15 +108,21 @@ fn code_of(byte: u8) -> Code {
 }
 
 /// The first thing that the child does.
-fn enter(stdio: [BorrowedFd<'_>; 3], socket: BorrowedFd<'_>) -> Result<(), Errno> {
+fn enter(stdio: [BorrowedFd<'_>; 3], socket: BorrowedFd<'_>, more: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     // Half a container with nobody to finish it helps nobody: `delete` cleans up after both of us.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    let away = std::iter::once(&socket).chain(more).map(|fd| fcntl_dupfd_cloexec(fd, AWAY));
+    let away = away.collect::<Result<Vec<OwnedFd>, Errno>>()?;
     // None of these is below 3: there, this process has /dev/null.
     for (to, fd) in (0..).zip(stdio) {
         dup_to(fd, to, false)?;
     }
-    dup_to(socket, SOCKET, true)?;
-    close_range(4, u32::MAX, false)
+    let mut next = SOCKET;
+    for fd in away {
+        dup_to(fd.as_fd(), next, true)?;
+        next += 1;
+    }
+    close_range(next.unsigned_abs(), u32::MAX, false)
 }
 
 /// The last thing that it does.
@@ -160,6 +176,6 @@ mod tests {
         // The harness runs each test in a thread of its own.
         let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
         let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-        assert_eq!(Job::start(stdio, || Ok(Done::default())).unwrap_err(), Errno::BUSY);
+        assert_eq!(Job::start(stdio, &[], || Ok(Done::default())).unwrap_err(), Errno::BUSY);
     }
 }

@@ -23,11 +23,11 @@ fn command() -> u8 {
 
 fn perform(args: &Args) -> Result<(), String> {
     match args.action {
-        Action::Serve => daemon::run(args).map_err(|e| orlop::error::describe(e)),
+        Action::Serve => daemon::run(args).map_err(orlop::error::describe),
         Action::Start => start::start(args).and_then(|address| print(&address)),
         Action::Delete => {
             // The library waits for those that it kills, and some are not its children.
-            set_child_subreaper(Some(getpid())).map_err(|e| orlop::error::describe(e))?;
+            set_child_subreaper(Some(getpid())).map_err(orlop::error::describe)?;
             let (answer, notes) = delete::delete(args)?;
             notes.iter().for_each(|note| complain(note));
             print(&answer)

@@ -188,7 +188,7 @@ impl Daemon {
         };
         let root = options.root(&self.namespace);
         let namespace = self.namespace.as_str();
-        let job = Job::start(stdio.process(), || make_container(&make, &root, namespace, &options, &mounts, &stdio));
+        let job = Job::start(stdio.process(), &stdio.for_logger(), || make_container(&make, &root, namespace, &options, &mounts, &stdio));
         let io = Message::new().text(1, &uris.stdin).text(2, &uris.stdout).text(3, &uris.stderr).flag(4, uris.terminal);
         let mut created = Message::new().text(1, request.id).text(2, request.bundle);
         for mount in &mounts {
@@ -225,7 +225,7 @@ impl Daemon {
             _ => return Err(precondition("cannot start a running process")),
         }
         init.phase = Phase::Starting;
-        let job = Job::start(null(), || {
+        let job = Job::start(null(), &[], || {
             let started = store_and_id(&root, request.id).and_then(|(store, id)| start::start(&store, &id));
             started.map(|()| Done::default()).map_err(library("OCI runtime start failed: "))
         });
@@ -251,7 +251,7 @@ impl Daemon {
         process.phase = Phase::Starting;
         let document = std::mem::take(&mut process.document);
         let namespace = self.namespace.as_str();
-        let job = Job::start(stdio.process(), || run_exec(&root, id, namespace, &document, &stdio));
+        let job = Job::start(stdio.process(), &stdio.for_logger(), || run_exec(&root, id, namespace, &document, &stdio));
         self.begin(job, What::Exec, id, name, caller, Some(stdio)).inspect_err(|_| {
             if let Ok(process) = self.containers.process_mut(id, name) {
                 process.phase = Phase::Stopped;
@@ -315,7 +315,7 @@ impl Daemon {
         let container = self.containers.get(&drain.id)?;
         let rootfs = container.mounted.then(|| format!("{}/rootfs", container.bundle));
         let id = drain.id.as_str();
-        let job = Job::start(null(), || {
+        let job = Job::start(null(), &[], || {
             let (store, id) = store_and_id(&root, id).map_err(library(""))?;
             let notes = delete::delete(&store, &id, delete::Force::Yes).map_err(library(""))?;
             if let Some(rootfs) = &rootfs {
@@ -351,7 +351,7 @@ impl Daemon {
             return Err(precondition("cannot pause a container that is not running"));
         }
         container.pause = Pause::Pausing;
-        let job = Job::start(null(), || {
+        let job = Job::start(null(), &[], || {
             let paused = store_and_id(&root, request.id).and_then(|(store, id)| pause::pause(&store, &id));
             paused.map(|()| Done::default()).map_err(library("OCI runtime pause failed: "))
         });
@@ -366,7 +366,7 @@ impl Daemon {
             return Err(precondition("cannot resume a container that is not paused"));
         }
         container.pause = Pause::Resuming;
-        let job = Job::start(null(), || {
+        let job = Job::start(null(), &[], || {
             let resumed = store_and_id(&root, request.id).and_then(|(store, id)| pause::resume(&store, &id));
             resumed.map(|()| Done::default()).map_err(library("OCI runtime resume failed: "))
         });
@@ -389,7 +389,9 @@ impl Daemon {
             _ => {}
         }
         let is_init = request.exec_id.is_empty();
-        if !request.all && !(is_init && number == KILL && !own) {
+        // These two are more than a signal to one process.
+        let more = request.all || is_init && number == KILL && !own;
+        if !more {
             return match signal(process.pid, number) {
                 Ok(()) => Ok(Some(Message::new())),
                 Err(Errno::SRCH) => Err(finished()),
@@ -397,7 +399,7 @@ impl Daemon {
             };
         }
         let whom = if request.all { kill::Whom::All } else { kill::Whom::Init };
-        let job = Job::start(null(), || {
+        let job = Job::start(null(), &[], || {
             let killed = store_and_id(&root, request.id).and_then(|(store, id)| kill::kill(&store, &id, number, whom));
             match killed {
                 Ok(()) => Ok(Done::default()),
@@ -465,14 +467,12 @@ impl Daemon {
             return Err(precondition("cannot update a stopped container"));
         }
         let document = request.resources.map(|any| any.value).unwrap_or_default();
-        let job = Job::start(null(), || {
+        let job = Job::start(null(), &[], || {
             let updated = store_and_id(&root, request.id).and_then(|(store, id)| {
                 let resources: Resources = config::parse("resources", document)?;
                 update::update(&store, &id, resources)
             });
-            updated
-                .map(|notes| Done { notes, ..Done::default() })
-                .map_err(library("OCI runtime update failed: "))
+            updated.map(|notes| Done { notes, ..Done::default() }).map_err(library("OCI runtime update failed: "))
         });
         self.begin(job, What::Update, request.id, "", caller, None)
     }
@@ -520,8 +520,7 @@ impl Daemon {
         let job = job.map_err(|e| Status::new(Code::Unknown, format!("fork: {}", orlop::error::describe(e))))?;
         // The process has its own ends now; ours would keep the end of its output from being seen.
         let ours = stdio.map(Stdio::into_ours);
-        let mut pending =
-            Pending { job, id: id.to_owned(), exec: exec.to_owned(), what, caller: Some(caller), ours };
+        let mut pending = Pending { job, id: id.to_owned(), exec: exec.to_owned(), what, caller: Some(caller), ours };
         if let Some(ours) = &mut pending.ours {
             self.flow(id, exec, ours);
         }
@@ -702,7 +701,7 @@ impl Daemon {
         }
         if shares {
             // Init's end is the end of all, though the kernel does not see to it.
-            let job = Job::start(null(), || {
+            let job = Job::start(null(), &[], || {
                 let found = store_and_id(&root, id);
                 let killed = found.and_then(|(store, id)| kill::kill(&store, &id, KILL, kill::Whom::All));
                 killed.map(|()| Done::default()).map_err(library("kill all: "))
@@ -838,7 +837,7 @@ fn make_container(
     let config = read_file(&path).map_err(|e| failed(&format!("OCI runtime create failed: {path}"), e))?;
     let rootfs = format!("{}/rootfs", make.bundle);
     mounts::mount_all(mounts, &rootfs)?;
-    let logger = stdio.logger.as_ref().map(|logger| logger.start(make.id.as_str(), namespace)).transpose();
+    let logger = stdio.logger().map(|logger| logger.start(make.id.as_str(), namespace)).transpose();
     let created = logger.and_then(|logger| {
         let store = Store::create(Path::new(root));
         let created = store.and_then(|store| {
@@ -863,7 +862,7 @@ fn make_container(
 
 /// What the child does for the `Start` of an exec.
 fn run_exec(root: &str, id: &str, namespace: &str, document: &[u8], stdio: &Stdio) -> Outcome {
-    let logger = stdio.logger.as_ref().map(|logger| logger.start(id, namespace)).transpose()?;
+    let logger = stdio.logger().map(|logger| logger.start(id, namespace)).transpose()?;
     let executed = store_and_id(root, id).and_then(|(store, id)| {
         let process = exec::What::Document(config::parse("process", document)?);
         exec::exec(&store, &id, &exec::Request { process, ..exec::Request::default() })
