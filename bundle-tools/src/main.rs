@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use orlop_bundle::error::Result;
+use orlop_bundle::error::{Error, Result};
 use orlop_bundle::store::Store;
 use orlop_bundle::worker;
 
@@ -53,6 +53,8 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         Command::Save(args) => transfer::save(args, global, &store(global)?, &mut screen)?,
         Command::Create(args) => bundles::create(args, global, &store(global)?, &mut screen)?,
         Command::Unpack(args) => bundles::unpack(args, global, &store(global)?, &mut screen)?,
+        Command::Diff(args) => bundles::diff(args, global, &mut screen)?,
+        Command::Commit(_) => return Err(Error::unsupported("committing is not part of this build")),
         Command::Mount(args) => bundles::mount(args)?,
         Command::Unmount(args) => bundles::unmount(args)?,
         Command::Rm(args) => bundles::rm(args)?,
@@ -60,7 +62,6 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         Command::Logout(args) => transfer::logout(args, &mut screen)?,
         Command::Completion(args) => screen.print(&manual::completion(args))?,
         Command::Man(args) => manual::man(args)?,
-        _ => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn this_machine_runs_its_own_images_and_a_wrong_platform_is_refused() {
-        assert_eq!(Wanted::host().rank(&host()).is_some(), true);
+        assert!(Wanted::host().rank(&host()).is_some());
         for wrong in ["", "/", "linux/", "linux//v8", "a/b/c/d", "linux/amd 64"] {
             assert!(wrong.parse::<Wanted>().is_err(), "{wrong:?}");
         }

@@ -85,9 +85,12 @@ mod tests {
             if *item == 5 {
                 return Err(Error::invalid("five"));
             }
-            while *item > 5 {
-                stop.check()?;
-                std::thread::yield_now();
+            // What comes after it is under way when it fails, and ends by it.
+            if *item > 5 {
+                loop {
+                    stop.check()?;
+                    std::thread::yield_now();
+                }
             }
             done.fetch_add(1, Ordering::SeqCst);
             Ok(())

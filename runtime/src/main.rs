@@ -17,7 +17,9 @@ use orlop::error::{At, Error, ErrorKind, Result};
 use orlop::log::Log;
 use orlop::run::Foreground;
 use orlop::store::{ContainerId, Store};
-use orlop::{create, delete, exec, features, kill, list, pause, ps, request, run, selfexe, spec, start, state, update};
+use orlop::{
+    create, delete, events, exec, features, kill, list, pause, ps, request, run, selfexe, spec, start, state, update,
+};
 use orlop_sys::AsFd;
 use orlop_sys::process::close_range;
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
@@ -63,6 +65,12 @@ fn log(global: &Global) -> Log {
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// To stdout, at once; a reader that has gone away ends the printing.
+fn print_line(line: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes()).and_then(|()| out.flush()).at(|| "write to stdout")
 }
 
 fn perform(global: &Global, command: Command, euid: u32, log: &mut Log) -> Result<u8> {
@@ -128,6 +136,13 @@ fn perform(global: &Global, command: Command, euid: u32, log: &mut Log) -> Resul
             let (text, problems) = list::list(&Store::open(root)?, format)?;
             print(&text);
             problems.iter().for_each(|problem| log.warning(problem));
+        }
+        Command::Events { id, interval } => {
+            let shown = id_and_store(root, &id).and_then(|(id, store)| match interval {
+                None => events::stats(&store, &id).and_then(|line| print_line(&line)),
+                Some(interval) => events::follow(&store, &id, interval, &mut print_line),
+            });
+            shown.map_err(|e| e.context(format_args!("events {id}")))?;
         }
         Command::Pause { id } => {
             let paused = id_and_store(root, &id).and_then(|(id, store)| pause::pause(&store, &id));

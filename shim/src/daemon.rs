@@ -39,6 +39,8 @@ pub struct Daemon {
     pub(crate) drains: Vec<Drain>,
     pub(crate) loggers: Vec<(u32, Instant)>,
     pub(crate) namespace: String,
+    /// The last number that was given to a container's memory.
+    pub(crate) memories: u32,
     /// Nothing is left to be done but to go.
     pub(crate) leaving: bool,
     signals: Signals,
@@ -78,6 +80,7 @@ impl Daemon {
             drains: Vec::new(),
             loggers: Vec::new(),
             namespace: namespace.to_owned(),
+            memories: 0,
             leaving: false,
             signals,
             log: None,
@@ -101,6 +104,8 @@ impl Daemon {
                 self.turn(token, what);
             }
             self.streams.look();
+            let now = Instant::now();
+            self.look_at_memory(|memory| memory.again.is_some_and(|again| again <= now));
             self.events.turn(&self.poll, Interest::empty());
             self.drain();
             self.end_loggers();
@@ -118,7 +123,7 @@ impl Daemon {
             Token::Signals => self.read_signals(),
             Token::Stream(number) => self.streams.turn(&self.poll, number),
             Token::Events => self.events.turn(&self.poll, what),
-            Token::Memory(_) => {}
+            Token::Memory(number) => self.look_at_memory(|memory| memory.number == number),
         }
     }
 
@@ -126,8 +131,9 @@ impl Daemon {
     fn timeout(&self, farewell: Option<Instant>) -> Option<Duration> {
         let drains = self.drains.iter().map(|drain| drain.deadline);
         let loggers = self.loggers.iter().map(|(_, deadline)| *deadline);
+        let memories = self.containers.0.values().filter_map(|container| container.memory.as_ref()?.again);
         let others = [self.streams.deadline(), self.events.deadline(), farewell];
-        let next = drains.chain(loggers).chain(others.into_iter().flatten()).min()?;
+        let next = drains.chain(loggers).chain(memories).chain(others.into_iter().flatten()).min()?;
         // A little late rather than a little early, and again.
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use orlop::cgroup::Cgroup;
 use orlop::config::{self, Resources};
 use orlop::container::Container as Found;
 use orlop::store::{ContainerId, Store};
@@ -18,10 +19,13 @@ use crate::io::{Ours, Stdio, Uris};
 use crate::job::{self, Done, Job, Outcome};
 use crate::message::{self, TaskStatus, any};
 use crate::mounts::{self, Mount};
+use crate::oom::Watch;
 use crate::options::{self, Options};
+use crate::poll::Token;
 use crate::server::Caller;
 use crate::start::{read_file, write_file};
-use crate::task::{Container, Drain, Exit, Pause, Phase, Process};
+use crate::stats;
+use crate::task::{Container, Drain, Exit, Memory, Pause, Phase, Process};
 use crate::ttrpc::{Code, Request, Status};
 use crate::wire::Message;
 
@@ -74,6 +78,11 @@ fn library(prefix: &'static str) -> impl Fn(orlop::Error) -> Status {
 
 fn store_and_id(root: &str, id: &str) -> orlop::Result<(Store, ContainerId)> {
     Ok((Store::open(Path::new(root))?, ContainerId::parse(id)?))
+}
+
+fn cgroup(root: &str, id: &str) -> orlop::Result<Option<Cgroup>> {
+    let (store, id) = store_and_id(root, id)?;
+    Found::open(&store, &id)?.cgroup()
 }
 
 /// Sends a signal to a child of ours, which nobody else can have reaped.
@@ -188,7 +197,9 @@ impl Daemon {
         };
         let root = options.root(&self.namespace);
         let namespace = self.namespace.as_str();
-        let job = Job::start(stdio.process(), &stdio.for_logger(), || make_container(&make, &root, namespace, &options, &mounts, &stdio));
+        let job = Job::start(stdio.process(), &stdio.for_logger(), || {
+            make_container(&make, &root, namespace, &options, &mounts, &stdio)
+        });
         let io = Message::new().text(1, &uris.stdin).text(2, &uris.stdout).text(3, &uris.stderr).flag(4, uris.terminal);
         let mut created = Message::new().text(1, request.id).text(2, request.bundle);
         for mount in &mounts {
@@ -203,6 +214,7 @@ impl Daemon {
             has_own_pid_namespace: false,
             mounted: !mounts.is_empty(),
             created: created.message(4, &io),
+            memory: None,
         };
         self.containers.0.insert(request.id.to_owned(), container);
         let begun = self.begin(job, What::Create, request.id, "", caller, Some(stdio));
@@ -251,7 +263,8 @@ impl Daemon {
         process.phase = Phase::Starting;
         let document = std::mem::take(&mut process.document);
         let namespace = self.namespace.as_str();
-        let job = Job::start(stdio.process(), &stdio.for_logger(), || run_exec(&root, id, namespace, &document, &stdio));
+        let job =
+            Job::start(stdio.process(), &stdio.for_logger(), || run_exec(&root, id, namespace, &document, &stdio));
         self.begin(job, What::Exec, id, name, caller, Some(stdio)).inspect_err(|_| {
             if let Ok(process) = self.containers.process_mut(id, name) {
                 process.phase = Phase::Stopped;
@@ -489,13 +502,8 @@ impl Daemon {
 
     fn stats(&self, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
-        self.containers.get(request.id)?;
-        let found = store_and_id(&self.root(request.id)?, request.id);
-        let found = found.and_then(|(store, id)| Found::open(&store, &id)?.cgroup()).map_err(library(""))?;
-        let Some(_cgroup) = found else {
-            return Err(Status::new(Code::NotFound, "cgroup does not exist: not found"));
-        };
-        Err(Status::new(Code::Unimplemented, "metrics are not supported by this version of orlop"))
+        let cgroup = cgroup(&self.root(request.id)?, request.id).map_err(library(""))?;
+        stats::response(cgroup.as_ref()).map(Some)
     }
 
     fn connect(&self, payload: &[u8]) -> Reply {
@@ -597,6 +605,8 @@ impl Daemon {
         container.has_own_pid_namespace = done.flag;
         let body = std::mem::take(&mut container.created).number(6, done.pid);
         self.tell("/tasks/create", "containerd.events.TaskCreate", body);
+        // From before the start on, so that no kill is missed.
+        self.watch_memory(id);
         Ok(Message::new().number(1, done.pid))
     }
 
@@ -673,6 +683,9 @@ impl Daemon {
         for (_, process) in std::mem::take(&mut container.execs) {
             self.end_streams(process);
         }
+        if let Some(memory) = &container.memory {
+            self.poll.remove(&memory.watch);
+        }
         let init = container.init;
         let body = Message::new()
             .text(1, id)
@@ -730,11 +743,54 @@ impl Daemon {
         if container.init.phase != Phase::Ended || container.execs.values().any(Process::lives) {
             return;
         }
+        // A kill that explains it comes first.
+        let number = container.memory.as_ref().map(|memory| memory.number);
+        self.look_at_memory(|memory| Some(memory.number) == number);
+        let Some(container) = self.containers.0.get_mut(id) else { return };
         let init = &mut container.init;
         init.phase = Phase::Stopped;
         let (waiters, answer) = (std::mem::take(&mut init.waiters), waited(init));
         let (pid, exit) = (init.pid, init.exit);
         self.tell_exit(id, id, pid, exit, waiters, &answer);
+    }
+
+    fn watch_memory(&mut self, id: &str) {
+        let Ok(root) = self.root(id) else { return };
+        match cgroup(&root, id).and_then(|cgroup| cgroup.map_or(Ok(None), |cgroup| Watch::new(&cgroup))) {
+            Ok(Some(watch)) => {
+                self.memories = self.memories.wrapping_add(1);
+                let number = self.memories;
+                if self.poll.add(&watch, Token::Memory(number), watch.interest()).is_ok()
+                    && let Some(container) = self.containers.0.get_mut(id)
+                {
+                    container.memory = Some(Memory { watch, number, again: None });
+                }
+            }
+            // The kernel does not count its memory.
+            Ok(None) => {}
+            Err(e) => self.log("warning", &format!("{id}: watch for OOM kills: {e}")),
+        }
+    }
+
+    /// Looks whether containers had processes killed for want of memory, and says so.
+    pub fn look_at_memory(&mut self, which: impl Fn(&Memory) -> bool) {
+        let mut killed = Vec::new();
+        for (id, container) in &mut self.containers.0 {
+            let Some(memory) = container.memory.as_mut().filter(|memory| which(memory)) else { continue };
+            let found = memory.watch.look();
+            memory.again = found.again.map(|again| Instant::now() + again);
+            if found.kills > 0 {
+                killed.push(id.clone());
+            }
+            if found.is_over
+                && let Some(memory) = container.memory.take()
+            {
+                self.poll.remove(&memory.watch);
+            }
+        }
+        for id in killed {
+            self.tell("/tasks/oom", "containerd.events.TaskOOM", Message::new().text(1, &id));
+        }
     }
 
     fn tell_exit(&mut self, id: &str, process: &str, pid: u32, exit: Exit, waiters: Vec<Caller>, answer: &Message) {

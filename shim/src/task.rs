@@ -8,6 +8,7 @@ use orlop_sys::rustix::process::WaitIdStatus;
 
 use crate::io::Uris;
 use crate::message::{TaskStatus, Time};
+use crate::oom::Watch;
 use crate::options::Options;
 use crate::server::Caller;
 use crate::ttrpc::{Code, Status};
@@ -120,6 +121,17 @@ pub enum Pause {
     Resuming,
 }
 
+/// The memory of a container, watched.
+#[derive(Debug)]
+pub struct Memory {
+    /// The watch.
+    pub watch: Watch,
+    /// By which epoll knows it.
+    pub number: u32,
+    /// When to look although nothing is ready.
+    pub again: Option<Instant>,
+}
+
 /// One container.
 #[derive(Debug)]
 pub struct Container {
@@ -139,6 +151,8 @@ pub struct Container {
     pub mounted: bool,
     /// The event that says that it was created, but for the pid.
     pub created: Message,
+    /// Its memory, which is watched for kills.
+    pub memory: Option<Memory>,
 }
 
 impl Container {

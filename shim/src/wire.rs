@@ -173,6 +173,14 @@ impl Message {
         self.bytes(field, &message.0)
     }
 
+    /// A list of numbers, zeros too, in the packed form.
+    #[must_use]
+    pub fn packed(self, field: u32, numbers: impl IntoIterator<Item = u64>) -> Self {
+        let mut list = Self::new();
+        numbers.into_iter().for_each(|number| list.varint(number));
+        if list.0.is_empty() { self } else { self.bytes(field, &list.0) }
+    }
+
     /// A floating point number.
     #[must_use]
     pub fn double(mut self, field: u32, number: f64) -> Self {
@@ -204,6 +212,13 @@ mod tests {
                 (4, Value::Number(1))
             ]
         );
+    }
+
+    #[test]
+    fn a_list_is_one_field_and_has_its_zeros() {
+        assert_eq!(Message::new().packed(4, [300, 0, 1]).0, [0x22, 4, 0xac, 0x02, 0, 1]);
+        assert_eq!(Message::new().packed(4, [0]).0, [0x22, 1, 0]);
+        assert_eq!(Message::new().packed(4, []), Message::new());
     }
 
     #[test]

@@ -4,12 +4,16 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use orlop_bundle::bundle::{self, Bundle};
+use orlop_bundle::commit;
 use orlop_bundle::config::Options;
+use orlop_bundle::diff;
 use orlop_bundle::dir::Dir;
 use orlop_bundle::directory::{Owners, remove_tree};
 use orlop_bundle::error::{Error, ErrorKind, Result};
 use orlop_bundle::format::Value;
+use orlop_bundle::layer::Time;
 use orlop_bundle::store::Store;
+use orlop_bundle::tree::Tree;
 
 use super::Global;
 use super::screen::{Screen, tell};
@@ -180,7 +184,13 @@ fn make(
 pub(crate) fn unpack(args: &Unpack, global: &Global, store: &Store, screen: &mut Screen) -> Result<()> {
     if !args.rootfs_only {
         let backend = Some(bundle::Backend::Directory);
-        return make(&args.image, &args.folder, backend, &Options::default(), global, store, screen);
+        let mut options = Options::default();
+        // Files are what is asked for: an image that says nothing to run is no error here.
+        let run = store.image(&args.image)?.config.config;
+        if run.entrypoint.is_empty() && run.cmd.is_empty() {
+            options.command.push("sh".to_owned());
+        }
+        return make(&args.image, &args.folder, backend, &options, global, store, screen);
     }
     let _lease = store.lease()?;
     let image = store.image(&args.image)?;
@@ -189,8 +199,7 @@ pub(crate) fn unpack(args: &Unpack, global: &Global, store: &Store, screen: &mut
         let text = format!("{}: is not empty (it has {there:?})", args.folder);
         return Err(Error::new(ErrorKind::AlreadyExists, text));
     }
-    let owners = if rustix::process::geteuid().is_root() { Owners::Keep } else { Owners::Rootless };
-    match store.write_directory(&image.config.rootfs.diff_ids, &folder, &owners) {
+    match store.write_directory(&image.config.rootfs.diff_ids, &folder, &owners()) {
         Ok(written) => {
             written.notes.iter().for_each(|note| tell(&format!("orlop-bundle: unpack {}: {note}", args.image)));
             Ok(())
@@ -203,6 +212,43 @@ pub(crate) fn unpack(args: &Unpack, global: &Global, store: &Store, screen: &mut
             Err(e)
         }
     }
+}
+
+/// Shows what was changed in a bundle.
+pub(crate) fn diff(args: &Diff, global: &Global, screen: &mut Screen) -> Result<()> {
+    let (bundle, store) = Bundle::open(Path::new(&args.bundle))?;
+    let _lease = store.lease()?;
+    let record = &bundle.record;
+    let (mut tars, mut layers) = (Vec::new(), Vec::new());
+    for diff_id in &record.layers {
+        let found = store.layer(diff_id)?;
+        let (tar, layer) = found.ok_or_else(|| Error::not_found(format!("layer {diff_id}: not in the store")))?;
+        tars.push(tar);
+        layers.push(layer);
+    }
+    let tree = Tree::merge(&layers)?;
+    let places = record.mount_points.iter().cloned();
+    let options = commit::Options { owners: owners(), destinations: places.collect(), ..commit::Options::default() };
+    let changes = match record.backend {
+        bundle::Backend::Mount => diff::upper(&bundle.upper()?, &tree, &options)?,
+        bundle::Backend::Directory => {
+            let written = record.written.map(|(sec, nsec)| Time { sec, nsec });
+            diff::compare(&bundle.rootfs()?, &tree, &tars, written, &options)?
+        }
+    };
+    if global.json {
+        let entries = changes.iter().map(|change| {
+            let path = format!("/{}", String::from_utf8_lossy(&change.path));
+            Value::record([("Path", path.into()), ("Kind", change.action.letter().to_string().into())])
+        });
+        return screen.line(&Value::List(entries.collect()).json_pretty());
+    }
+    screen.print(&changes.iter().map(|change| format!("{change}\n")).collect::<String>())
+}
+
+/// Root's files belong to whom the image says; for others owners are noted in an attribute.
+fn owners() -> Owners {
+    if rustix::process::geteuid().is_root() { Owners::Keep } else { Owners::Rootless }
 }
 
 /// Does `act` to every bundle; the others' errors are told at once, the last one's is the command's own.

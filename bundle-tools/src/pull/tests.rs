@@ -188,7 +188,7 @@ fn a_pull_that_failed_is_taken_up_by_the_next() {
 fn a_layer_of_another_content_publishes_nothing() {
     let mut shelf = Shelf::default();
     let good = layer("good");
-    shelf.image("1", &[good.clone()]);
+    shelf.image("1", std::slice::from_ref(&good));
     let path = format!("/v2/app/blobs/{}", Digest::of(&gzip(&good)));
     let mut bytes = gzip(&good);
     *bytes.last_mut().unwrap() ^= 1;

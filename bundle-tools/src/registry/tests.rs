@@ -1,4 +1,5 @@
 //! The client against registries that misbehave.
+#![allow(clippy::disallowed_methods, reason = "a test's own files")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

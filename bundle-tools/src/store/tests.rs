@@ -113,7 +113,15 @@ fn bad_blobs_give_one_error_and_leave_nothing() {
     let bomb = packed(Compression::Gzip, &tar(&[("zeros", &vec![0; 80 << 20])]));
     let truncated = &blob[..blob.len() - 20];
     let not_a_tar = packed(Compression::Gzip, &[b'x'; 2000]);
+    // Refused at its first block, while much more of it is announced.
+    let noise: Vec<u8> = (0..8 << 20u32)
+        .scan(1u32, |x, _| {
+            *x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            Some((*x >> 24) as u8)
+        })
+        .collect();
     for (what, descriptor, blob, diff_id, word) in [
+        ("noise", Descriptor::of(media::LAYER_GZIP, &noise), &noise[..], None, "not a tar"),
         ("short", good.clone(), truncated, None, "ends after"),
         ("long", Descriptor { size: good.size - 1, ..good.clone() }, &blob[..], None, "longer than"),
         ("another digest", Descriptor { digest: other, ..good.clone() }, &blob[..], None, "has the digest"),

@@ -36,6 +36,15 @@ struct Listed {
     layers: Option<Vec<String>>,
 }
 
+/// True if `wanted` means `name`. Some tools write short names out in full (`docker://app` is `HOST/library/app` to
+/// them), so one without a registry is compared without it.
+fn is_called(name: &Reference, wanted: &Reference) -> bool {
+    let (there, asked) = (&name.repository, &wanted.repository);
+    let written_out = if asked.contains('/') { there == asked } else { there.strip_prefix("library/") == Some(asked) };
+    let short = wanted.registry.is_none() && written_out;
+    name.tag == wanted.tag && (name == wanted || short)
+}
+
 impl DockerArchive {
     /// All images of `archive`, or the one called `wanted`.
     pub(super) fn open(archive: Archive, wanted: Option<Reference>) -> Result<Self> {
@@ -55,7 +64,7 @@ impl DockerArchive {
                 names.push(tag.parse::<Reference>().map_err(|e| e.context("manifest.json"))?.tagged());
             }
             if let Some(wanted) = &wanted {
-                names.retain(|name| name == wanted);
+                names.retain(|name| is_called(name, wanted));
                 if names.is_empty() {
                     continue;
                 }

@@ -342,16 +342,21 @@ impl Cgroup {
         self.v2.as_ref().ok_or_else(|| Error::new(ErrorKind::Unsupported, "no cgroup v2"))
     }
 
-    fn v2_path(&self) -> Option<String> {
+    pub(super) fn v2_path(&self) -> Option<String> {
         self.dirs.iter().find(|d| d.is_v2()).map(Dir::full)
     }
 
-    fn v1_path(&self, controller: &str) -> Option<String> {
+    pub(super) fn v1_path(&self, controller: &str) -> Option<String> {
         self.dirs.iter().find(|d| !d.is_v2() && d.has(controller)).map(Dir::full)
     }
 
+    /// Whether its only directory is a v2 one.
+    pub(super) fn is_v2(&self) -> bool {
+        matches!(self.dirs.as_slice(), [only] if only.is_v2())
+    }
+
     /// The hierarchy in which the container's processes are counted.
-    fn main(&self) -> Option<String> {
+    pub(super) fn main(&self) -> Option<String> {
         let v1 = || self.v1_path("devices").or_else(|| self.v1_path("freezer")).or_else(|| self.v1_path("pids"));
         match self.dirs.as_slice() {
             [only] if only.is_v2() => Some(only.full()),

@@ -153,6 +153,10 @@ fn attempt(tool: &Tool, case: &Case, dir: &Path) -> Result<(), String> {
         if pulled.err.trim().lines().count() != 1 {
             return Err(format!("an error of other than one line: {:?}", pulled.err));
         }
+        // The jail is for what nobody thought of.
+        if ["system call filter", "hear the worker", "panicked"].iter().any(|word| pulled.err.contains(word)) {
+            return Err(format!("refused by accident: {}", pulled.err.trim()));
+        }
         let images = ok(&["images", "--quiet"])?.out;
         if !images.trim().is_empty() {
             return Err(format!("refused, but there: {images}"));
