@@ -3,7 +3,7 @@
 use orlop_sys::process::{Strings, borrow_fd, close_range, dup_to, execve, reset_signals};
 use orlop_sys::rustix::event::{PollFd, PollFlags, Timespec, poll};
 use orlop_sys::rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, mkdirat, openat};
-use orlop_sys::rustix::io::{fcntl_dupfd_cloexec, read};
+use orlop_sys::rustix::io::{fcntl_dupfd_cloexec, read, write};
 use orlop_sys::rustix::pipe::{PipeFlags, pipe_with};
 use orlop_sys::rustix::process::set_parent_process_death_signal;
 use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
@@ -91,7 +91,6 @@ fn failed(uri: &str) -> impl Fn(Errno) -> Status {
 impl Stdio {
     /// Opens what `uris` name. FIFOs are opened at both ends, so nothing waits for the engine.
     pub fn open(uris: &Uris, owner: Owner) -> Result<Self, Status> {
-        let null = || openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         let null = || null().map_err(failed("/dev/null"));
         let mut stdio = Self {
             process: [null()?, null()?, null()?],
@@ -229,24 +228,38 @@ impl Logger {
         let environment =
             strings(vec![format!("CONTAINER_ID={container}"), format!("CONTAINER_NAMESPACE={namespace}")])?;
         let path = std::ffi::CString::new(self.binary.path.as_str()).map_err(|_| failed(Errno::INVAL))?;
+        // Closed by execve, or told why there was none.
+        let (complaint, complain) = pipe_with(PipeFlags::CLOEXEC).map_err(&failed)?;
         let child = orlop_sys::clone::fork(|| {
             let become_it = || {
-                let fds = [borrow_fd(job::MORE)?, borrow_fd(job::MORE + 1)?, theirs.as_fd()];
+                let null = null()?;
+                // What the job has there is the process's own: whoever holds it keeps its end from being seen.
+                for fd in 0..3 {
+                    dup_to(null.as_fd(), fd, false)?;
+                }
+                let fds = [borrow_fd(job::MORE)?, borrow_fd(job::MORE + 1)?, theirs.as_fd(), complain.as_fd()];
                 // Out of the way of the numbers that it is to find.
-                let away = fds.map(|fd| fcntl_dupfd_cloexec(fd, 64));
-                for (to, fd) in (3..).zip(away) {
+                let [out, err, ready, complain] = fds.map(|fd| fcntl_dupfd_cloexec(fd, 64));
+                for (to, fd) in (3..).zip([out, err, ready]) {
                     dup_to(fd?.as_fd(), to, false)?;
                 }
                 close_range(6, u32::MAX, true)?;
                 reset_signals()?;
                 set_parent_process_death_signal(None)?;
-                Err(execve(&path, &arguments, &environment, None))
+                let errno = execve(&path, &arguments, &environment, None);
+                // If nobody listens, nobody needs to know.
+                let _ = write(complain?, &errno.raw_os_error().to_ne_bytes());
+                Err(errno)
             };
             let _: Result<(), Errno> = become_it();
             127
         });
         let child = child.map_err(&failed)?;
-        drop(theirs);
+        drop((theirs, complain));
+        let mut errno = [0; 4];
+        if read(&complaint, &mut errno[..]).map_err(&failed)? == errno.len() {
+            return Err(failed(Errno::from_raw_os_error(i32::from_ne_bytes(errno))));
+        }
         let mut fds = [PollFd::new(&ready, PollFlags::IN)];
         if orlop_sys::rustix::io::retry_on_intr(|| poll(&mut fds, Some(&READY))).map_err(&failed)? == 0 {
             return Err(failed(Errno::TIMEDOUT));
@@ -269,6 +282,10 @@ fn pipe(owner: Owner) -> Result<(OwnedFd, OwnedFd), Errno> {
         orlop_sys::fs::fchown(&reader, Some(uid), Some(gid))?;
     }
     Ok((reader, writer))
+}
+
+fn null() -> Result<OwnedFd, Errno> {
+    openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
