@@ -105,6 +105,12 @@ impl Server {
         }
     }
 
+    /// Whether the connection of a caller is open.
+    pub fn is_there(&self, caller: Caller) -> bool {
+        let connection = self.connections.get(caller.place as usize).and_then(Option::as_ref);
+        connection.is_some_and(|connection| connection.serial == caller.serial)
+    }
+
     fn connection(&mut self, place: u32) -> Option<&mut Connection> {
         self.connections.get_mut(place as usize)?.as_mut()
     }

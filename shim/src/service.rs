@@ -466,6 +466,7 @@ impl Daemon {
     fn close_io(&mut self, payload: &[u8]) -> Reply {
         let request = message::CloseIo::read(payload)?;
         let process = self.containers.process_mut(request.id, request.exec_id)?;
+        process.input_closed |= request.stdin;
         if let (true, Some(input)) = (request.stdin, process.input) {
             self.streams.release(input);
         }
@@ -496,6 +497,8 @@ impl Daemon {
         if process.phase == Phase::Stopped {
             return Ok(Some(waited(process)));
         }
+        // Engines come and go while a container lives.
+        process.waiters.retain(|waiter| self.server.is_there(*waiter));
         process.waiters.push(caller);
         Ok(None)
     }
@@ -543,6 +546,9 @@ impl Daemon {
             let number = self.streams.add(&self.poll, stream);
             if at == 0 && ours.has_input {
                 process.input = number;
+                if let (true, Some(input)) = (process.input_closed, number) {
+                    self.streams.release(input);
+                }
             }
             process.streams.extend(number);
         }

@@ -70,6 +70,8 @@ pub struct Process {
     pub streams: Vec<u32>,
     /// Which of them is its input.
     pub input: Option<u32>,
+    /// Its input was closed, maybe before it was open.
+    pub input_closed: bool,
     /// The master side of its terminal.
     pub console: Option<OwnedFd>,
     /// The program that takes its output.
@@ -93,6 +95,7 @@ impl Process {
             uris,
             streams: Vec::new(),
             input: None,
+            input_closed: false,
             console: None,
             logger: 0,
             waiters: Vec::new(),
