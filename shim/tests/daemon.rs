@@ -2,6 +2,14 @@
 //! containerd's own. Needs root and a static busybox.
 
 #![allow(clippy::disallowed_methods, reason = "the paths are the test's own")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "all of this is a test"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -370,7 +378,7 @@ fn an_exec_has_a_life_of_its_own_that_ends_before_that_of_its_container() {
     client.exec("e4", &["true"], "").unwrap();
     assert_eq!(client.process("Start", "e4").unwrap_err().0, 9);
     client.process("Delete", "").unwrap();
-    place.events(11);
+    place.events(12);
     let heard = place.heard.lock().unwrap().clone();
     let exits: Vec<_> = heard.iter().filter(|(topic, _)| topic == "/tasks/exit").map(|(_, e)| text(e, 2)).collect();
     assert_eq!(exits, ["e1", "e3", "c1"]);
@@ -398,6 +406,7 @@ fn of_an_exec_that_was_deleted_nothing_stays() {
         return;
     }
     let mut place = Place::new(&["sleep", "1000"]);
+    place.listen();
     let mut client = place.start();
     client.call("Create", &place.create()).unwrap();
     client.process("Start", "").unwrap();
