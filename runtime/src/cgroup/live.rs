@@ -887,25 +887,24 @@ enum Records {
 
 fn read_in(dir: impl AsFd, path: &str, records: Records) -> Sys<String> {
     let fd = rfs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = vec![0; 4096];
-    let mut filled = 0;
+    let mut text = Vec::new();
+    // As much as these files give in one read; and what is kept is no longer than what was read.
+    let mut chunk = [0; 4096];
     loop {
-        match orlop_sys::rustix::io::read(&fd, text.get_mut(filled..).unwrap_or_default()) {
+        match orlop_sys::rustix::io::read(&fd, &mut chunk) {
             Ok(0) => break,
-            Ok(n) => filled += n,
+            Ok(n) => {
+                text.extend_from_slice(chunk.get(..n).unwrap_or_default());
+                if n < chunk.len() && records == Records::One {
+                    break;
+                }
+            }
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
         }
-        if filled < text.len() && records == Records::One {
-            break;
-        }
-        if filled == text.len() {
-            if filled >= MAX_FILE {
-                return Err(Errno::FBIG);
-            }
-            text.resize(filled * 4, 0);
+        if text.len() >= MAX_FILE {
+            return Err(Errno::FBIG);
         }
     }
-    text.truncate(filled);
     String::from_utf8(text).map_err(|_| Errno::ILSEQ)
 }
