@@ -214,10 +214,11 @@ impl Cgroup {
     }
 
     /// As [`apply`](Self::apply), but all or nothing: when the kernel refuses a limit, those that were written before it
-    /// are put back. Device rules are not.
+    /// are put back, as far as their files tell what was in force (all but a few that `unified` may name). Device rules
+    /// are not.
     ///
     /// # Errors
-    /// As `apply`; the text says so if something could not be put back.
+    /// As `apply`; the text says so if the kernel refuses a former limit, as it does one that is below what is used by now.
     pub fn change(&mut self, plan: &Plan) -> Result<()> {
         let before: Vec<Option<Set>> = plan.writes.iter().map(|w| self.in_force(w)).collect();
         let Err(refused) = self.apply(plan) else { return Ok(()) };
