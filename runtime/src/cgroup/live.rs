@@ -21,7 +21,7 @@ use crate::path::clean;
 /// The largest file that is read from /proc or a cgroup; a cgroup.procs of 100,000 pids has 0.8 MiB.
 const MAX_FILE: usize = 64 << 20;
 /// How deep sub-cgroups are followed.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// How long a v1 freezer may take.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -213,12 +213,12 @@ impl Cgroup {
         self.write_all(&plan.writes, |errno| errno == Errno::INVAL)
     }
 
-    /// As [`apply`](Self::apply), but all or nothing: when the kernel refuses a limit, those that were written before it
-    /// are put back, as far as their files tell what was in force (all but a few that `unified` may name). Device rules
-    /// are not.
+    /// As [`apply`](Self::apply), but all or nothing: when the kernel refuses a limit, those that were written before
+    /// it are put back, as far as their files tell what was in force (all but a few that `unified` may name). Device
+    /// rules are not.
     ///
     /// # Errors
-    /// As `apply`; the text says so if the kernel refuses a former limit, as it does one that is below what is used by now.
+    /// As `apply`; the text says so if the kernel refuses a former limit, as it does one below what is used by now.
     pub fn change(&mut self, plan: &Plan) -> Result<()> {
         let before: Vec<Option<Set>> = plan.writes.iter().map(|w| self.in_force(w)).collect();
         let Err(refused) = self.apply(plan) else { return Ok(()) };
@@ -783,7 +783,8 @@ fn wait_event(dir: &str, line: &str, deadline: Instant) -> Sys<bool> {
     }
 }
 
-fn children(path: &str) -> Sys<Vec<String>> {
+/// The cgroups just below one, by their paths.
+pub(super) fn children(path: &str) -> Sys<Vec<String>> {
     let fd = rfs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut found = Vec::new();
     for entry in rfs::Dir::new(fd)? {

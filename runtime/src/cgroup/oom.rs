@@ -4,11 +4,12 @@
 //! (fs.inotify.max_user_instances), and each container's keeper would take one. v1 writes to an eventfd.
 
 use orlop_sys::rustix::event::{EventfdFlags, PollFlags, eventfd};
-use orlop_sys::rustix::fs::{self as rfs, Mode, OFlags};
+use orlop_sys::rustix::fs::{self as rfs, CWD, Mode, OFlags};
 use orlop_sys::rustix::io::{pread, read, write};
 use orlop_sys::{AsFd, AsRawFd, BorrowedFd, Errno, OwnedFd};
 
 use super::Cgroup;
+use super::live::{MAX_DEPTH, children, read_one};
 use super::stats::Keyed;
 use crate::error::{At, Error, ErrorKind, Result};
 
@@ -26,10 +27,18 @@ pub struct Oom {
     /// The file with the counter; on v2 the one that is polled too.
     counter: OwnedFd,
     key: &'static str,
-    /// v1's.
-    announcements: Option<OwnedFd>,
+    v1: Option<V1>,
     seen: u64,
     tries: u8,
+}
+
+/// What v1 needs beside the counter.
+#[derive(Debug)]
+struct V1 {
+    /// The eventfd.
+    announcements: OwnedFd,
+    /// The cgroup: its counter leaves out those below it, which v2's counts.
+    dir: String,
 }
 
 impl Oom {
@@ -56,11 +65,12 @@ impl Oom {
             rfs::open(&file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at(|| format!("open {file}"))?;
         let line = format!("{} {}", announcements.as_raw_fd(), counter.as_raw_fd());
         write(&control, line.as_bytes()).at(|| format!("write {line:?} to {file}"))?;
-        Self { counter, key: KILLS, announcements: Some(announcements), seen: 0, tries: 0 }.started()
+        let v1 = V1 { announcements, dir: dir.to_owned() };
+        Self { counter, key: KILLS, v1: Some(v1), seen: 0, tries: 0 }.started()
     }
 
     fn v2(file: &str, key: &'static str) -> Result<Self> {
-        Self { counter: open(file)?, key, announcements: None, seen: 0, tries: 0 }.started()
+        Self { counter: open(file)?, key, v1: None, seen: 0, tries: 0 }.started()
     }
 
     fn started(mut self) -> Result<Self> {
@@ -70,7 +80,7 @@ impl Oom {
 
     /// What to poll the fd for. POLLERR comes with it on v2 and means nothing more.
     pub fn interest(&self) -> PollFlags {
-        if self.announcements.is_some() { PollFlags::IN } else { PollFlags::PRI }
+        if self.v1.is_some() { PollFlags::IN } else { PollFlags::PRI }
     }
 
     /// How many processes have been killed since the last call; `None` when the cgroup is gone: poll it no more.
@@ -99,7 +109,7 @@ impl Oom {
 
     /// Whether the eventfd was written to; it is not any more.
     fn take_announcements(&self) -> Result<bool> {
-        let Some(fd) = &self.announcements else { return Ok(false) };
+        let Some(V1 { announcements: fd, .. }) = &self.v1 else { return Ok(false) };
         let mut count = [0; 8];
         loop {
             match read(fd, &mut count) {
@@ -117,7 +127,8 @@ impl Oom {
             match pread(&self.counter, &mut text, 0) {
                 Ok(n) => {
                     let text = String::from_utf8_lossy(text.get(..n).unwrap_or_default());
-                    return Ok(Some(Keyed::new(text).get(self.key)));
+                    let below = self.v1.as_ref().map_or(0, |v1| kills_below(&v1.dir, MAX_DEPTH));
+                    return Ok(Some(Keyed::new(text).get(self.key).saturating_add(below)));
                 }
                 Err(Errno::NODEV) => return Ok(None),
                 Err(Errno::INTR) => {}
@@ -129,8 +140,18 @@ impl Oom {
 
 impl AsFd for Oom {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.announcements.as_ref().unwrap_or(&self.counter).as_fd()
+        self.v1.as_ref().map_or(&self.counter, |v1| &v1.announcements).as_fd()
     }
+}
+
+/// What the cgroups below one have counted; those that go away meanwhile have counted nothing.
+fn kills_below(dir: &str, depth: usize) -> u64 {
+    let below = if depth == 0 { Vec::new() } else { children(dir).unwrap_or_default() };
+    let kills = below.iter().map(|dir| {
+        let text = read_one(CWD, &format!("{dir}/memory.oom_control")).unwrap_or_default();
+        Keyed::new(text).get(KILLS).saturating_add(kills_below(dir, depth - 1))
+    });
+    kills.fold(0, u64::saturating_add)
 }
 
 fn unsupported() -> Error {

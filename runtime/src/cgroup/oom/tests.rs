@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use orlop_sys::rustix::event::{PollFd, Timespec, poll};
-use orlop_sys::rustix::fs::{AtFlags, CWD, unlinkat};
+use orlop_sys::rustix::fs::{AtFlags, unlinkat};
 
 use super::*;
 
@@ -28,6 +28,15 @@ impl Scratch {
     fn write(&self, file: &str, value: &str) {
         let fd = rfs::open(format!("{}/{file}", self.0), OFlags::WRONLY, Mode::empty()).unwrap();
         write(&fd, value.as_bytes()).unwrap();
+    }
+
+    /// Too little for what the tests use.
+    fn limit_memory(&self) {
+        self.write("memory.limit_in_bytes", "8388608");
+        // Else it would be swapped out where there is swap.
+        if rfs::stat(format!("{}/memory.memsw.limit_in_bytes", self.0)).is_ok() {
+            self.write("memory.memsw.limit_in_bytes", "8388608");
+        }
     }
 
     /// Runs a shell's script in the cgroup to its end.
@@ -65,11 +74,7 @@ fn is_ready_within(oom: &Oom, seconds: i64) -> bool {
 #[test]
 fn a_kill_on_v1_makes_the_fd_ready_and_is_counted_once() {
     let Some(cgroup) = Scratch::new("/sys/fs/cgroup/memory", "oom") else { return };
-    cgroup.write("memory.limit_in_bytes", "8388608");
-    // Else it would be swapped out where there is swap.
-    if rfs::stat(format!("{}/memory.memsw.limit_in_bytes", cgroup.0)).is_ok() {
-        cgroup.write("memory.memsw.limit_in_bytes", "8388608");
-    }
+    cgroup.limit_memory();
     let mut oom = Oom::v1(&cgroup.0).unwrap();
     assert!(!is_ready(&oom));
     assert_eq!(oom.count(), Ok(Some(0)));
@@ -86,10 +91,27 @@ fn a_kill_on_v1_makes_the_fd_ready_and_is_counted_once() {
 }
 
 #[test]
+fn a_kill_below_on_v1_is_counted_as_on_v2() {
+    let Some(cgroup) = Scratch::new("/sys/fs/cgroup/memory", "above") else { return };
+    cgroup.limit_memory();
+    let below = Scratch::new(&cgroup.0, "below").unwrap();
+    let mut oom = Oom::v1(&cgroup.0).unwrap();
+    below.run("exec dd if=/dev/zero of=/dev/null bs=64M count=1");
+    assert!(becomes_ready(&oom));
+    assert_eq!(oom.count(), Ok(Some(1)));
+    // What a cgroup has counted goes with it, and is not counted down.
+    drop(below);
+    assert_eq!(oom.count(), Ok(Some(0)));
+    cgroup.run("exec dd if=/dev/zero of=/dev/null bs=64M count=1");
+    assert!(becomes_ready(&oom));
+    assert_eq!(oom.count(), Ok(Some(1)));
+}
+
+#[test]
 fn an_announcement_on_v1_without_a_kill_is_given_up_after_a_while() {
     let Some(cgroup) = Scratch::new("/sys/fs/cgroup/memory", "announced") else { return };
     let mut oom = Oom::v1(&cgroup.0).unwrap();
-    write(oom.announcements.as_ref().unwrap(), &1u64.to_ne_bytes()).unwrap();
+    write(&oom.v1.as_ref().unwrap().announcements, &1u64.to_ne_bytes()).unwrap();
     assert!(is_ready(&oom));
     let mut calls = 0;
     while oom.count() == Ok(Some(0)) && oom.expects_more() {
