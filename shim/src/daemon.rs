@@ -7,7 +7,7 @@ use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
 use orlop_sys::rustix::io::write;
 use orlop_sys::rustix::net::{SocketAddrUnix, getsockname};
 use orlop_sys::rustix::process::{Pid, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid};
-use orlop_sys::rustix::thread::set_name;
+use orlop_sys::rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie, set_name};
 use orlop_sys::signalfd::Signals;
 use orlop_sys::{Errno, OwnedFd};
 
@@ -57,7 +57,14 @@ pub fn run(args: &Args) -> Result<(), Errno> {
     let listener = adopt_fd(LISTENER)?;
     orlop_sys::rustix::io::fcntl_setfd(&listener, orlop_sys::rustix::io::FdFlags::CLOEXEC)?;
     let address = std::env::var(TTRPC_ADDRESS).unwrap_or_default();
-    Daemon::new(listener, &args.namespace, &address)?.serve()
+    let mut daemon = Daemon::new(listener, &args.namespace, &address)?;
+    // Containers inherit it: each shim's are alone on a core with hyperthreads.
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty())
+        && let Err(e) = create_core_scheduling_cookie(getpid(), CoreSchedulingScope::ThreadGroup)
+    {
+        daemon.log("warning", &format!("core scheduling: {}", orlop::error::describe(e)));
+    }
+    daemon.serve()
 }
 
 impl Daemon {

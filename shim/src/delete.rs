@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use orlop::delete::{Force, delete as remove};
-use orlop::store::{ContainerId, Store};
 use orlop_sys::rustix::fs::{AtFlags, CWD, unlinkat};
 use orlop_sys::rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
@@ -11,6 +9,7 @@ use crate::args::Args;
 use crate::message::Time;
 use crate::mounts::unmount_all;
 use crate::options::{self, Options};
+use crate::runtime::Runtime;
 use crate::start::read_file;
 use crate::wire::Message;
 
@@ -32,16 +31,14 @@ pub fn delete(args: &Args) -> Result<(Vec<u8>, Vec<String>), String> {
     };
     let kept = read_file(&format!("{bundle}/{}", options::FILE)).unwrap_or_default();
     let options: Options = serde_json::from_slice(&kept).unwrap_or_default();
-    let id = ContainerId::parse(&args.id).map_err(|e| e.to_string())?;
-    let root = options.root(&args.namespace);
-    let notes = Store::open(Path::new(&root)).and_then(|store| remove(&store, &id, Force::Yes));
-    let notes = notes.map_err(|e| format!("delete {id}: {e}"))?;
+    let runtime = Runtime { options: &options, namespace: &args.namespace, id: &args.id, bundle: &bundle };
+    let done = runtime.delete().map_err(|status| format!("delete {}: {}", args.id, status.message))?;
     unmount_all(&format!("{bundle}/rootfs"));
     remove_socket(&bundle);
     let pid = read_file(&format!("{bundle}/init.pid")).unwrap_or_default();
     let pid = String::from_utf8_lossy(&pid).trim().parse().unwrap_or(0u32);
     let answer = Message::new().number(1, pid).number(2, KILLED).message(3, &Time::now().message());
-    Ok((answer.0, notes))
+    Ok((answer.0, done.notes))
 }
 
 /// The socket, if nobody is behind it any more: the daemon may serve others of its group.

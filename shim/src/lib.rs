@@ -19,6 +19,7 @@ pub mod mounts;
 pub mod oom;
 pub mod options;
 pub mod poll;
+pub mod runtime;
 pub mod server;
 pub mod service;
 pub mod start;

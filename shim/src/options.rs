@@ -1,6 +1,5 @@
 //! The runtime's options, as an engine hands them on.
 
-use orlop::request::Cgroups;
 use serde::{Deserialize, Serialize};
 
 use crate::io::Owner;
@@ -108,20 +107,22 @@ impl Options {
         Owner { uid: self.io_uid, gid: self.io_gid }
     }
 
-    /// How cgroups are managed.
+    /// The runtime, if it is not ours.
+    pub fn other_binary(&self) -> Option<&str> {
+        let name = self.binary_name.rsplit('/').next().unwrap_or_default();
+        (!matches!(name, "" | "orlop" | "containerd-shim-orlop-v2")).then_some(&self.binary_name)
+    }
+
+    /// Sees whether all of it can be done.
     ///
     /// # Errors
-    /// What this version can't do is refused.
-    pub fn check(&self) -> Result<Cgroups, Status> {
-        let refuse = |what: &str| Err(Status::new(Code::Unimplemented, what));
-        if self.systemd_cgroup {
-            return refuse("SystemdCgroup: the systemd cgroup driver is not supported by this version of orlop");
+    /// What this version of our own runtime can't do.
+    pub fn check(&self) -> Result<(), Status> {
+        if self.systemd_cgroup && self.other_binary().is_none() {
+            let what = "SystemdCgroup: the systemd cgroup driver is not supported by this version of orlop";
+            return Err(Status::new(Code::Unimplemented, what));
         }
-        let name = self.binary_name.rsplit('/').next().unwrap_or_default();
-        if !matches!(name, "" | "orlop" | "containerd-shim-orlop-v2") {
-            return refuse("BinaryName: this shim runs no other runtime than its own");
-        }
-        Ok(Cgroups::Cgroupfs)
+        Ok(())
     }
 }
 
@@ -146,6 +147,7 @@ mod tests {
         let options = read("types.containerd.io/runtimeoptions.v1.Options", &generic.0);
         assert!(options.systemd_cgroup && options.root == "/x" && options.io_gid == 3);
         assert_eq!(options.check().unwrap_err().code, Code::Unimplemented);
+        assert_eq!(Options { binary_name: "runc".into(), ..options }.check(), Ok(()));
 
         assert_eq!(read("something.else", b"\xff"), Options::default());
         assert_eq!(Options::default().root("default"), "/run/containerd/orlop/default");

@@ -1,13 +1,10 @@
 //! The task service: each method of containerd's versions 2 and 3.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use orlop::cgroup::Cgroup;
-use orlop::config::{self, Resources};
-use orlop::container::Container as Found;
-use orlop::store::{ContainerId, Store};
-use orlop::{create, delete, exec, kill, pause, ps, request, start, update};
+use orlop::kill;
+use orlop::store::ContainerId;
 use orlop_sys::rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use orlop_sys::rustix::termios::{Winsize, tcsetwinsize};
 use orlop_sys::signal::pidfd_send_signal;
@@ -16,14 +13,14 @@ use orlop_sys::{BorrowedFd, Errno, OwnedFd, rustix};
 use crate::daemon::Daemon;
 use crate::events::Event;
 use crate::io::{Ours, Stdio, Uris};
-use crate::job::{self, Done, Job, Outcome};
+use crate::job::{self, Job, Outcome};
 use crate::message::{self, TaskStatus, any};
 use crate::mounts::{self, Mount};
 use crate::oom::Watch;
-use crate::options::{self, Options};
+use crate::options::Options;
 use crate::poll::Token;
+use crate::runtime::Runtime;
 use crate::server::Caller;
-use crate::start::{read_file, write_file};
 use crate::stats;
 use crate::task::{Container, Drain, Exit, Memory, Pause, Phase, Process};
 use crate::ttrpc::{Code, Request, Status};
@@ -67,22 +64,6 @@ enum What {
 
 fn precondition(text: impl Into<String>) -> Status {
     Status::new(Code::FailedPrecondition, text)
-}
-
-fn library(prefix: &'static str) -> impl Fn(orlop::Error) -> Status {
-    move |error| {
-        let status = job::status(&error);
-        Status::new(status.code, format!("{prefix}{}", status.message))
-    }
-}
-
-fn store_and_id(root: &str, id: &str) -> orlop::Result<(Store, ContainerId)> {
-    Ok((Store::open(Path::new(root))?, ContainerId::parse(id)?))
-}
-
-fn cgroup(root: &str, id: &str) -> orlop::Result<Option<Cgroup>> {
-    let (store, id) = store_and_id(root, id)?;
-    Found::open(&store, &id)?.cgroup()
 }
 
 /// Sends a signal to a child of ours, which nobody else can have reaped.
@@ -162,7 +143,7 @@ impl Daemon {
 
     fn create(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Create::read(payload)?;
-        let id = ContainerId::parse(request.id).map_err(library(""))?;
+        let id = ContainerId::parse(request.id).map_err(|e| job::status(&e))?;
         if self.containers.0.contains_key(request.id) {
             return Err(Status::new(Code::AlreadyExists, format!("container {id}: already exists")));
         }
@@ -173,7 +154,7 @@ impl Daemon {
             return Err(Status::new(Code::InvalidArgument, "bundle: not an absolute path"));
         }
         let options = request.options.as_ref().map(Options::read).transpose()?.unwrap_or_default();
-        let cgroups = options.check()?;
+        options.check()?;
         let mounts: Vec<_> = request.rootfs.iter().map(Mount::of).collect();
         let uris = Uris {
             stdin: request.stdin.to_owned(),
@@ -182,24 +163,9 @@ impl Daemon {
             terminal: request.terminal,
         };
         let stdio = Stdio::open(&uris, options.owner())?;
-        let make = request::Create {
-            id,
-            bundle: request.bundle.to_owned(),
-            console_socket: None,
-            pidfd_socket: None,
-            pid_file: Some(format!("{}/init.pid", request.bundle)),
-            no_pivot: options.no_pivot_root,
-            no_new_keyring: options.no_new_keyring,
-            preserve_fds: 0,
-            listen_fds: 0,
-            foreground: request.terminal,
-            cgroups,
-        };
-        let root = options.root(&self.namespace);
-        let namespace = self.namespace.as_str();
-        let job = Job::start(stdio.process(), &stdio.for_logger(), || {
-            make_container(&make, &root, namespace, &options, &mounts, &stdio)
-        });
+        let runtime = Runtime { options: &options, namespace: &self.namespace, id: request.id, bundle: request.bundle };
+        let job =
+            Job::start(stdio.process(), &stdio.for_logger(), || runtime.create(&mounts, &stdio, request.terminal));
         let io = Message::new().text(1, &uris.stdin).text(2, &uris.stdout).text(3, &uris.stderr).flag(4, uris.terminal);
         let mut created = Message::new().text(1, request.id).text(2, request.bundle);
         for mount in &mounts {
@@ -229,7 +195,6 @@ impl Daemon {
         if !request.exec_id.is_empty() {
             return self.start_exec(caller, request.id, request.exec_id);
         }
-        let root = self.root(request.id)?;
         let init = self.containers.process_mut(request.id, "")?;
         match init.phase {
             Phase::Created if !init.deleting => {}
@@ -237,10 +202,8 @@ impl Daemon {
             _ => return Err(precondition("cannot start a running process")),
         }
         init.phase = Phase::Starting;
-        let job = Job::start(null(), &[], || {
-            let started = store_and_id(&root, request.id).and_then(|(store, id)| start::start(&store, &id));
-            started.map(|()| Done::default()).map_err(library("OCI runtime start failed: "))
-        });
+        let runtime = self.runtime(request.id)?;
+        let job = Job::start(null(), &[], || runtime.start());
         self.begin(job, What::Start, request.id, "", caller, None).inspect_err(|_| {
             if let Ok(init) = self.containers.process_mut(request.id, "") {
                 init.phase = Phase::Created;
@@ -249,7 +212,6 @@ impl Daemon {
     }
 
     fn start_exec(&mut self, caller: Caller, id: &str, name: &str) -> Reply {
-        let root = self.root(id)?;
         let container = self.containers.get_mut(id)?;
         let owner = container.options.owner();
         if container.init.phase >= Phase::Ended {
@@ -262,9 +224,9 @@ impl Daemon {
         let stdio = Stdio::open(&process.uris, owner)?;
         process.phase = Phase::Starting;
         let document = std::mem::take(&mut process.document);
-        let namespace = self.namespace.as_str();
-        let job =
-            Job::start(stdio.process(), &stdio.for_logger(), || run_exec(&root, id, namespace, &document, &stdio));
+        let terminal = process.uris.terminal;
+        let runtime = self.runtime(id)?;
+        let job = Job::start(stdio.process(), &stdio.for_logger(), || runtime.exec(&document, &stdio, terminal));
         self.begin(job, What::Exec, id, name, caller, Some(stdio)).inspect_err(|_| {
             if let Ok(process) = self.containers.process_mut(id, name) {
                 process.phase = Phase::Stopped;
@@ -324,17 +286,14 @@ impl Daemon {
     }
 
     fn delete_container(&mut self, drain: &Drain) -> Reply {
-        let root = self.root(&drain.id)?;
-        let container = self.containers.get(&drain.id)?;
-        let rootfs = container.mounted.then(|| format!("{}/rootfs", container.bundle));
-        let id = drain.id.as_str();
+        let runtime = self.runtime(&drain.id)?;
+        let mounted = self.containers.get(&drain.id)?.mounted;
         let job = Job::start(null(), &[], || {
-            let (store, id) = store_and_id(&root, id).map_err(library(""))?;
-            let notes = delete::delete(&store, &id, delete::Force::Yes).map_err(library(""))?;
-            if let Some(rootfs) = &rootfs {
-                mounts::unmount_all(rootfs);
+            let done = runtime.delete()?;
+            if mounted {
+                mounts::unmount_all(&format!("{}/rootfs", runtime.bundle));
             }
-            Ok(Done { notes, ..Done::default() })
+            Ok(done)
         });
         self.begin(job, What::Delete, &drain.id, "", drain.caller, None)
     }
@@ -342,9 +301,8 @@ impl Daemon {
     fn pids(&self, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
         let container = self.containers.get(request.id)?;
-        let found = store_and_id(&self.root(request.id)?, request.id).and_then(|(store, id)| ps::pids(&store, &id));
         let mut answer = Message::new();
-        for pid in found.map_err(library(""))? {
+        for pid in self.runtime(request.id)?.pids(container.init.pid)? {
             let exec = container.execs.iter().find(|(_, process)| process.pid == pid && process.lives());
             let mut process = Message::new().number(1, pid);
             if let Some((name, _)) = exec {
@@ -358,37 +316,30 @@ impl Daemon {
 
     fn pause(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
-        let root = self.root(request.id)?;
         let container = self.containers.get_mut(request.id)?;
         if container.init.phase != Phase::Running || container.pause != Pause::No {
             return Err(precondition("cannot pause a container that is not running"));
         }
         container.pause = Pause::Pausing;
-        let job = Job::start(null(), &[], || {
-            let paused = store_and_id(&root, request.id).and_then(|(store, id)| pause::pause(&store, &id));
-            paused.map(|()| Done::default()).map_err(library("OCI runtime pause failed: "))
-        });
+        let runtime = self.runtime(request.id)?;
+        let job = Job::start(null(), &[], || runtime.pause());
         self.begin(job, What::Pause, request.id, "", caller, None)
     }
 
     fn resume(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
-        let root = self.root(request.id)?;
         let container = self.containers.get_mut(request.id)?;
         if container.pause != Pause::Paused {
             return Err(precondition("cannot resume a container that is not paused"));
         }
         container.pause = Pause::Resuming;
-        let job = Job::start(null(), &[], || {
-            let resumed = store_and_id(&root, request.id).and_then(|(store, id)| pause::resume(&store, &id));
-            resumed.map(|()| Done::default()).map_err(library("OCI runtime resume failed: "))
-        });
+        let runtime = self.runtime(request.id)?;
+        let job = Job::start(null(), &[], || runtime.resume());
         self.begin(job, What::Resume, request.id, "", caller, None)
     }
 
     fn kill(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Kill::read(payload)?;
-        let root = self.root(request.id)?;
         let container = self.containers.get(request.id)?;
         let own = container.has_own_pid_namespace && container.pause == Pause::No;
         let process = self.containers.process_mut(request.id, request.exec_id)?;
@@ -412,16 +363,8 @@ impl Daemon {
             };
         }
         let whom = if request.all { kill::Whom::All } else { kill::Whom::Init };
-        let job = Job::start(null(), &[], || {
-            let killed = store_and_id(&root, request.id).and_then(|(store, id)| kill::kill(&store, &id, number, whom));
-            match killed {
-                Ok(()) => Ok(Done::default()),
-                Err(e) if e.kind() == orlop::ErrorKind::WrongStatus => {
-                    Err(Status::new(Code::NotFound, format!("{e}: process already finished: not found")))
-                }
-                Err(e) => Err(job::status(&e)),
-            }
-        });
+        let runtime = self.runtime(request.id)?;
+        let job = Job::start(null(), &[], || runtime.kill(number, whom));
         self.begin(job, What::Kill, request.id, "", caller, None)
     }
 
@@ -475,19 +418,13 @@ impl Daemon {
 
     fn update(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Update::read(payload)?;
-        let root = self.root(request.id)?;
         let container = self.containers.get(request.id)?;
         if container.init.phase >= Phase::Ended {
             return Err(precondition("cannot update a stopped container"));
         }
         let document = request.resources.map(|any| any.value).unwrap_or_default();
-        let job = Job::start(null(), &[], || {
-            let updated = store_and_id(&root, request.id).and_then(|(store, id)| {
-                let resources: Resources = config::parse("resources", document)?;
-                update::update(&store, &id, resources)
-            });
-            updated.map(|notes| Done { notes, ..Done::default() }).map_err(library("OCI runtime update failed: "))
-        });
+        let runtime = self.runtime(request.id)?;
+        let job = Job::start(null(), &[], || runtime.update(document));
         self.begin(job, What::Update, request.id, "", caller, None)
     }
 
@@ -505,7 +442,8 @@ impl Daemon {
 
     fn stats(&self, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
-        let cgroup = cgroup(&self.root(request.id)?, request.id).map_err(library(""))?;
+        let init = self.containers.get(request.id)?.init.pid;
+        let cgroup = self.runtime(request.id)?.cgroup(init).map_err(|e| job::status(&e))?;
         stats::response(cgroup.as_ref()).map(Some)
     }
 
@@ -515,8 +453,10 @@ impl Daemon {
         Ok(Some(Message::new().number(1, getpid().as_raw_nonzero().get().unsigned_abs()).number(2, task)))
     }
 
-    fn root(&self, id: &str) -> Result<String, Status> {
-        Ok(self.containers.get(id)?.options.root(&self.namespace))
+    fn runtime<'a>(&'a self, id: &'a str) -> Result<Runtime<'a>, Status> {
+        let container = self.containers.get(id)?;
+        let Container { options, bundle, .. } = container;
+        Ok(Runtime { options, namespace: &self.namespace, id, bundle })
     }
 
     fn begin(
@@ -612,7 +552,7 @@ impl Daemon {
         let body = std::mem::take(&mut container.created).number(6, done.pid);
         self.tell("/tasks/create", "containerd.events.TaskCreate", body);
         // From before the start on, so that no kill is missed.
-        self.watch_memory(id);
+        self.watch_memory(id, done.pid);
         Ok(Message::new().number(1, done.pid))
     }
 
@@ -708,7 +648,6 @@ impl Daemon {
     pub fn exited(&mut self, id: &str, exec: &str, exit: Exit) {
         let Some(container) = self.containers.0.get_mut(id) else { return };
         let shares = exec.is_empty() && !container.has_own_pid_namespace;
-        let root = container.options.root(&self.namespace);
         let Some(process) = container.process_mut(exec) else { return };
         (process.exit, process.dead) = (exit, true);
         // The start is told first.
@@ -720,11 +659,8 @@ impl Daemon {
         }
         if shares {
             // Init's end is the end of all, though the kernel does not see to it.
-            let job = Job::start(null(), &[], || {
-                let found = store_and_id(&root, id);
-                let killed = found.and_then(|(store, id)| kill::kill(&store, &id, KILL, kill::Whom::All));
-                killed.map(|()| Done::default()).map_err(library("kill all: "))
-            });
+            let Ok(runtime) = self.runtime(id) else { return };
+            let job = Job::start(null(), &[], || runtime.kill(KILL, kill::Whom::All));
             if let Ok(job) = job {
                 let (id, exec) = (id.to_owned(), String::new());
                 self.jobs.push(Pending { job, id, exec, what: What::Kill, caller: None, ours: None });
@@ -760,9 +696,10 @@ impl Daemon {
         self.tell_exit(id, id, pid, exit, waiters, &answer);
     }
 
-    fn watch_memory(&mut self, id: &str) {
-        let Ok(root) = self.root(id) else { return };
-        match cgroup(&root, id).and_then(|cgroup| cgroup.map_or(Ok(None), |cgroup| Watch::new(&cgroup))) {
+    fn watch_memory(&mut self, id: &str, pid: u32) {
+        let cgroup = self.runtime(id).map(|runtime| runtime.cgroup(pid));
+        let watch = |cgroup: Option<Cgroup>| cgroup.map_or(Ok(None), |cgroup| Watch::new(&cgroup));
+        match cgroup.map_or(Ok(None), |cgroup| cgroup.and_then(watch)) {
             Ok(Some(watch)) => {
                 self.memories = self.memories.wrapping_add(1);
                 let number = self.memories;
@@ -879,64 +816,6 @@ fn shell_status(text: &str) -> u32 {
         () if says("permission denied") => 126,
         () => 255,
     }
-}
-
-/// What the child does for `Create`.
-fn make_container(
-    make: &request::Create,
-    root: &str,
-    namespace: &str,
-    options: &Options,
-    mounts: &[Mount],
-    stdio: &Stdio,
-) -> Outcome {
-    let failed = |what: &str, e: Errno| Status::new(Code::Unknown, format!("{what}: {}", orlop::error::describe(e)));
-    // For `delete`, should we be killed.
-    let kept = serde_json::to_vec(options).unwrap_or_default();
-    let file = format!("{}/{}", make.bundle, options::FILE);
-    write_file(&file, &kept).map_err(|e| failed(&file, e))?;
-    let path = format!("{}/config.json", make.bundle);
-    let config = read_file(&path).map_err(|e| failed(&format!("OCI runtime create failed: {path}"), e))?;
-    let rootfs = format!("{}/rootfs", make.bundle);
-    mounts::mount_all(mounts, &rootfs)?;
-    let logger = stdio.logger().map(|logger| logger.start(make.id.as_str(), namespace)).transpose();
-    let created = logger.and_then(|logger| {
-        let store = Store::create(Path::new(root));
-        let created = store.and_then(|store| {
-            let created = create::create(&store, make, &config)?;
-            let own = Found::open(&store, &make.id)?.record().has_own_pid_namespace();
-            Ok((created, own))
-        });
-        let (created, own) = created.map_err(library("OCI runtime create failed: "))?;
-        Ok(Done {
-            pid: created.pid.as_raw_nonzero().get().unsigned_abs(),
-            logger: logger.unwrap_or(0),
-            terminal: created.terminal,
-            flag: own,
-            notes: created.warnings,
-        })
-    });
-    if created.is_err() && !mounts.is_empty() {
-        mounts::unmount_all(&rootfs);
-    }
-    created
-}
-
-/// What the child does for the `Start` of an exec.
-fn run_exec(root: &str, id: &str, namespace: &str, document: &[u8], stdio: &Stdio) -> Outcome {
-    let logger = stdio.logger().map(|logger| logger.start(id, namespace)).transpose()?;
-    let executed = store_and_id(root, id).and_then(|(store, id)| {
-        let process = exec::What::Document(config::parse("process", document)?);
-        exec::exec(&store, &id, &exec::Request { process, ..exec::Request::default() })
-    });
-    let executed = executed.map_err(library("OCI runtime exec failed: exec failed: "))?;
-    Ok(Done {
-        pid: executed.pid.as_raw_nonzero().get().unsigned_abs(),
-        logger: logger.unwrap_or(0),
-        terminal: executed.terminal,
-        flag: false,
-        notes: executed.warnings,
-    })
 }
 
 #[cfg(test)]

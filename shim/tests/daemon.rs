@@ -181,7 +181,12 @@ impl Place {
     }
 
     fn create(&self) -> Message {
-        let root = Message::new().text(7, &self.path("root"));
+        self.create_by("")
+    }
+
+    /// By another runtime, if one is named.
+    fn create_by(&self, runtime: &str) -> Message {
+        let root = Message::new().text(6, runtime).text(7, &self.path("root"));
         Message::new()
             .text(1, "c1")
             .text(2, &self.bundle())
@@ -591,6 +596,64 @@ fn a_root_file_system_of_many_layers_is_mounted_and_unmounted() {
     client.process("Delete", "").unwrap();
     assert_eq!(fs::read_dir(place.dir.join("t/c1/rootfs")).unwrap().count(), 0);
     assert_eq!(fs::read(place.dir.join("upper/new")).unwrap(), b"new\n");
+}
+
+#[test]
+fn another_runtime_is_run_if_it_is_named() {
+    if skipped() {
+        return;
+    }
+    let Some(runc) = ["/usr/sbin/runc", "/usr/bin/runc"].into_iter().find(|path| Path::new(path).exists()) else {
+        return println!("skipped: needs runc");
+    };
+    let mut place = Place::with(&["sleep", "1000"], |config| config["process"]["terminal"] = json!(true));
+    place.listen();
+    let mut client = place.start();
+    let output = place.reader("out");
+    let request = place.create_by(runc).flag(4, true);
+    if let Err((_, why)) = client.call("Create", &request) {
+        return println!("skipped: {why}");
+    }
+    client.process("Start", "").unwrap();
+    let errors = place.reader("err");
+    client.exec("e1", &["sh", "-c", "echo by runc; exit 4"], &place.path("err")).unwrap();
+    client.process("Start", "e1").unwrap();
+    assert_eq!(number(&client.process("Wait", "e1").unwrap(), 1), 4);
+    assert_eq!(errors.join().unwrap(), b"by runc\n");
+    client.exec("e2", &["nope"], "").unwrap();
+    let (_, why) = client.process("Start", "e2").unwrap_err();
+    assert!(why.starts_with("OCI runtime exec failed: ") && why.contains("executable file not found"), "{why}");
+    assert_eq!(Fields::of(&client.process("Pids", "").unwrap()).count(), 1);
+    client.process("Delete", "e1").unwrap();
+    client.end();
+    assert_eq!(output.join().unwrap(), b"");
+    assert_eq!(place.events(8).last().unwrap(), "/tasks/delete");
+    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
+}
+
+#[test]
+fn limits_are_changed_and_what_was_used_is_told() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["sleep", "1000"]);
+    let mut client = place.start();
+    client.call("Create", &place.create()).unwrap();
+    client.process("Start", "").unwrap();
+    let resources =
+        any("types.containerd.io/opencontainers/runtime-spec/1/LinuxResources", br#"{"pids":{"limit":77}}"#);
+    client.call("Update", &Message::new().text(1, "c1").message(2, &resources)).unwrap();
+    let answer = client.process("Stats", "").unwrap();
+    let (kind, metrics) = (text(bytes(&answer, 1), 1), bytes(bytes(&answer, 1), 2));
+    let pids = match kind {
+        "io.containerd.cgroups.v1.Metrics" => bytes(metrics, 2),
+        "io.containerd.cgroups.v2.Metrics" => bytes(metrics, 1),
+        other => panic!("{other}"),
+    };
+    assert_eq!((number(pids, 1), number(pids, 2)), (1, 77));
+    let bad = Message::new().text(1, "c1").message(2, &any("x", b"{"));
+    assert_eq!(client.call("Update", &bad).unwrap_err().0, 2);
+    client.end();
 }
 
 #[test]
