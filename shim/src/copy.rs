@@ -13,8 +13,8 @@ use crate::poll::{Interest, Poll, Token};
 const CHUNK: usize = 1 << 20;
 /// How often a stream is served before others get their turn.
 const TURNS: usize = 16;
-/// How often it is looked whether a late reader has come.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked whether a late reader has come, at first and in the long run.
+const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Which way a stream goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +112,7 @@ enum Place {
 pub struct Streams {
     places: Vec<Place>,
     look: Option<Instant>,
+    pause: Duration,
 }
 
 impl Streams {
@@ -153,7 +154,8 @@ impl Streams {
         if copy.way == Way::In || has_reader(copy.sink.as_fd()) {
             *place = Place::Ended;
         } else {
-            self.look = Some(Instant::now() + LOOK);
+            self.pause = LOOK.0;
+            self.look = Some(Instant::now() + self.pause);
         }
     }
 
@@ -177,7 +179,8 @@ impl Streams {
                 Place::Free | Place::Ended => {}
             }
         }
-        self.look = waiting.then(|| Instant::now() + LOOK);
+        self.pause = (self.pause * 2).min(LOOK.1);
+        self.look = waiting.then(|| Instant::now() + self.pause);
     }
 
     /// Whether the source may have more to say.
@@ -260,6 +263,31 @@ mod tests {
         }
         assert_eq!(got, written);
         assert!(!streams.is_flowing(number));
+    }
+
+    #[test]
+    fn a_reader_that_comes_late_finds_all_and_the_end() {
+        use orlop_sys::rustix::fs::{CWD, Mode, OFlags, mkfifoat, openat, unlink};
+        let path = format!("/tmp/orlop-fifo-{}", std::process::id());
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        let open = |flags| openat(CWD, &path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let (poll, mut streams) = (Poll::new().unwrap(), Streams::default());
+        let (source, writer) = pipe();
+        let held = open(OFlags::RDONLY);
+        let number = streams.add(&poll, Stream::new(Way::Out, source, open(OFlags::WRONLY), Some(held))).unwrap();
+        write(&writer, b"last words").unwrap();
+        drop(writer);
+        settle(&poll, &mut streams);
+        // A delete need not wait for it, but nothing is lost yet.
+        assert!(!streams.is_flowing(number) && streams.deadline().is_some());
+        let reader = open(OFlags::RDONLY);
+        std::thread::sleep(LOOK.0 * 2);
+        streams.look();
+        assert!(streams.deadline().is_none());
+        let mut buffer = [0; 64];
+        assert_eq!(read(&reader, &mut buffer[..]), Ok(10));
+        assert_eq!(read(&reader, &mut buffer[..]), Ok(0));
+        unlink(&path).unwrap();
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The task service: each method of containerd's versions 2 and 3.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use orlop::cgroup::Cgroup;
 use orlop::kill;
 use orlop::store::ContainerId;
-use orlop_sys::rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+use orlop_sys::rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open};
 use orlop_sys::rustix::termios::{Winsize, tcsetwinsize};
 use orlop_sys::signal::pidfd_send_signal;
 use orlop_sys::{BorrowedFd, Errno, OwnedFd, rustix};
@@ -112,12 +113,23 @@ impl Daemon {
             "Wait" => self.wait(caller, payload),
             "Stats" => self.stats(payload),
             "Connect" => self.connect(payload),
-            "Shutdown" => {
-                self.leaving = self.containers.0.is_empty();
-                Ok(Some(Message::new()))
-            }
+            "Shutdown" => self.shutdown(payload),
             _ => unknown(),
         }
+    }
+
+    fn shutdown(&mut self, payload: &[u8]) -> Reply {
+        let request = message::Process::read(payload)?;
+        // Who has given up waiting for a create wants no more of it; else it would keep us for as long as it likes.
+        let is_given_up = |id: &str, container: &Container| id == request.id && container.init.phase == Phase::Creating;
+        self.leaving |= self.containers.0.iter().all(|(id, container)| is_given_up(id, container));
+        let given_up = |pending: &&Pending| pending.what == What::Create && pending.id == request.id;
+        for pending in self.jobs.iter().filter(given_up) {
+            self.given_up = self.leaving;
+            // It is ours until it is reaped; what it has begun, `delete` ends.
+            let _ = kill_process(pending.job.pid, Signal::KILL);
+        }
+        Ok(Some(Message::new()))
     }
 
     fn state(&self, payload: &[u8]) -> Reply {
@@ -150,6 +162,9 @@ impl Daemon {
         if !request.checkpoint.is_empty() {
             return Err(no_checkpoint());
         }
+        if self.leaving {
+            return Err(Status::new(Code::Unavailable, "this shim is shutting down"));
+        }
         if !request.bundle.starts_with('/') {
             return Err(Status::new(Code::InvalidArgument, "bundle: not an absolute path"));
         }
@@ -175,7 +190,7 @@ impl Daemon {
             bundle: request.bundle.to_owned(),
             options,
             init: Process::new(Phase::Creating, uris),
-            execs: std::collections::BTreeMap::new(),
+            execs: BTreeMap::new(),
             pause: Pause::No,
             has_own_pid_namespace: false,
             mounted: !mounts.is_empty(),

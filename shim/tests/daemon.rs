@@ -465,6 +465,35 @@ fn questions_are_answered_at_once_while_a_create_takes_its_time() {
 }
 
 #[test]
+fn a_create_that_hangs_is_given_up_with_the_shim() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::with(&["true"], |config| {
+        config["hooks"] = json!({"createRuntime": [{"path": BUSYBOX, "args": ["sleep", "20.125"]}]});
+    });
+    let mut client = place.start();
+    let create = client.send("Create", &place.create());
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(client.process("Delete", "").unwrap_err().0, 5);
+    // Of another container this says nothing.
+    client.call("Shutdown", &Message::new().text(1, "c2")).unwrap();
+    thread::sleep(Duration::from_millis(100));
+    client.call("Shutdown", &Message::new().text(1, "c1")).unwrap();
+    assert!(client.receive(create).unwrap_err().1.contains("died unexpectedly"));
+    wait_for_end(place.shim());
+    let began = Instant::now();
+    assert!(place.command("delete").stdin(Stdio::null()).output().unwrap().status.success());
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
+    // The hook is gone, too.
+    let is_it = |entry: std::io::Result<fs::DirEntry>| {
+        fs::read(entry.unwrap().path().join("cmdline")).is_ok_and(|line| line == b"sleep\x0020.125\0")
+    };
+    assert!(!fs::read_dir("/proc").unwrap().any(is_it));
+}
+
+#[test]
 fn what_a_killed_daemon_leaves_is_removed_by_delete() {
     if skipped() {
         return;
