@@ -92,6 +92,14 @@ fn a_layer_becomes_its_tar_and_table_however_it_is_packed() {
 }
 
 #[test]
+fn the_size_of_a_layer_is_that_of_its_files_and_of_the_names_in_its_links() {
+    use crate::transport::tests::{Part, tar};
+    let (_dir, store) = store("size");
+    let content = tar(&[Part::File("a", b"hello"), Part::Link("b", "a/name")]);
+    assert_eq!(receive(&store, &content, None).unwrap().content, 5 + 6);
+}
+
+#[test]
 fn a_plain_layer_takes_its_room_once() {
     let (_dir, store) = store("plain");
     let content = tar(&[("a", &[1; 1_000_000])]);
