@@ -173,8 +173,8 @@ const TREES: &str = r#"
     for i in $(seq 1 700); do : >"a/many/a file with a rather long name, so that a block holds few of them: $i"; done
     mknod a/null c 1 3; mknod a/disk b 259 70000; mkfifo a/fifo; chmod 4755 a/dir/one; chmod 2711 a/dir; chmod 1777 a/many
     chown 12345:54321 a/dir/two; chown 4000000000:3000000000 a/block; chown -h 1:2 a/absolute
-    setfattr -n user.note -v 'a value' a/dir/one; setfattr -n trusted.t -v x a/dir; setfattr -n user.big -v "$(head -c 3000 /dev/zero | tr '\0' v)" a/page
-    setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 a/dir/two; setfattr -h -n trusted.l -v y a/absolute
+    setfattr -n user.note -v 'a value' a/dir/one; setfattr -n user.t -v x a/dir; setfattr -n user.big -v "$(head -c 3000 /dev/zero | tr '\0' v)" a/page
+    setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 a/dir/two
     setfattr -n user.empty a/block; setfattr -n system.posix_acl_access -v 0x0200000001000600ffffffff02000600e903000004000400ffffffff10000600ffffffff20000400ffffffff a/block
     truncate -s 3000000000 a/sparse; printf middle | dd of=a/sparse bs=1 seek=1500000000 conv=notrunc status=none; printf end | dd of=a/sparse bs=1 seek=2999999990 conv=notrunc status=none
     truncate -s 1000000 a/hole; truncate -s 6000000000 a/over4g; printf x | dd of=a/over4g bs=1 seek=5999999999 conv=notrunc status=none
@@ -214,7 +214,7 @@ fn layers_are_laid_upon_each_other() {
     scratch.sh("mkdir out; tar -C out --xattrs --xattrs-include='*' --numeric-owner -xpf 0.tar
          rm -r out/gone out/dir/sub out/opaque out/z
          # tar adds to what a directory has; a layer's entry replaces it.
-         setfattr -x trusted.t out/dir
+         setfattr -x user.t out/dir
          tar -C out --xattrs --xattrs-include='*' --numeric-owner --exclude='.wh.*' -xpf 1.tar");
     let (layers, tars): (Vec<_>, Vec<_>) = ["0.tar", "1.tar"].iter().map(|tar| scratch.scan(tar)).unzip();
     let image = scratch.image(&layers, &tars);

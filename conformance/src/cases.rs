@@ -78,6 +78,7 @@ topics![
     cli_delete,
     state,
     list,
+    events,
     log,
     features,
     spec,

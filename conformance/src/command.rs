@@ -162,6 +162,11 @@ impl Running {
         Ok(rustix::process::kill_process(pid, signal)?)
     }
 
+    /// The JSON objects that it has printed so far.
+    pub(crate) fn answers(&self) -> Vec<Value> {
+        answers(&self.said().0)
+    }
+
     /// Waits for the end; kills what has not ended in time, and says so.
     pub(crate) fn finish(mut self) -> Result<Done> {
         let ended = wait_until(PATIENCE, || {

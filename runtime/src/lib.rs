@@ -32,6 +32,7 @@ pub mod container;
 pub mod create;
 pub mod delete;
 pub mod error;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod hooks;

@@ -17,7 +17,9 @@ use orlop::error::{At, Error, ErrorKind, Result};
 use orlop::log::Log;
 use orlop::run::Foreground;
 use orlop::store::{ContainerId, Store};
-use orlop::{create, delete, exec, features, kill, list, pause, ps, request, run, selfexe, spec, start, state, update};
+use orlop::{
+    create, delete, events, exec, features, kill, list, pause, ps, request, run, selfexe, spec, start, state, update,
+};
 use orlop_sys::AsFd;
 use orlop_sys::process::close_range;
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
@@ -61,8 +63,13 @@ fn log(global: &Global) -> Log {
 
 /// To stdout, at once: nothing flushes it later. A reader that has gone away wants no more.
 fn print(text: &str) {
+    let _ = wants_more(text);
+}
+
+/// Prints, and tells whether somebody still reads.
+fn wants_more(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
 fn perform(global: &Global, command: Command, euid: u32, log: &mut Log) -> Result<u8> {
@@ -128,6 +135,13 @@ fn perform(global: &Global, command: Command, euid: u32, log: &mut Log) -> Resul
             let (text, problems) = list::list(&Store::open(root)?, format)?;
             print(&text);
             problems.iter().for_each(|problem| log.warning(problem));
+        }
+        Command::Events { id, interval } => {
+            let shown = id_and_store(root, &id).and_then(|(id, store)| match interval {
+                None => events::stats(&store, &id).map(|line| print(&line)),
+                Some(interval) => events::follow(&store, &id, interval, &mut wants_more),
+            });
+            shown.map_err(|e| e.context(format_args!("events {id}")))?;
         }
         Command::Pause { id } => {
             let paused = id_and_store(root, &id).and_then(|(id, store)| pause::pause(&store, &id));

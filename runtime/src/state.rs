@@ -115,14 +115,14 @@ pub(crate) fn kept_config(dir: &StateDir) -> Result<Spec> {
 }
 
 /// Writes a JSON object byte for byte as Go's encoding/json does, which some callers compare with.
-struct Object<'a> {
+pub(crate) struct Object<'a> {
     out: String,
     /// A line break with its indentation, when there are lines.
     line: Option<&'a str>,
 }
 
 impl<'a> Object<'a> {
-    fn new(line: Option<&'a str>) -> Self {
+    pub(crate) fn new(line: Option<&'a str>) -> Self {
         Self { out: "{".into(), line }
     }
 
@@ -135,12 +135,12 @@ impl<'a> Object<'a> {
         self.out.push_str(if self.line.is_some() { ": " } else { ":" });
     }
 
-    fn raw(&mut self, key: &str, value: &str) {
+    pub(crate) fn raw(&mut self, key: &str, value: &str) {
         self.key(key);
         self.out.push_str(value);
     }
 
-    fn string(&mut self, key: &str, value: &str) {
+    pub(crate) fn string(&mut self, key: &str, value: &str) {
         self.key(key);
         go_string(&mut self.out, value);
     }
@@ -162,7 +162,7 @@ impl<'a> Object<'a> {
         self.raw("annotations", &object.out);
     }
 
-    fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         if self.line.is_some() {
             self.out.push('\n');
         }

@@ -7,15 +7,15 @@ use crate::error::Result;
 use crate::pause::own_cgroup;
 use crate::store::{ContainerId, Store};
 
-/// Writes the limits of `resources` into the container's cgroups; what means nothing there is in the answer, one
-/// sentence each.
+/// Writes the limits of `resources` into the container's cgroups, all or none; what means nothing there is in the
+/// answer, one sentence each.
 ///
 /// Device rules stay as they are, whatever `resources` say: containerd hands on the whole section of the
 /// configuration, and to put its rules in force again would take away the devices that a hook has since allowed (GPUs).
 ///
 /// # Errors
 /// `WrongStatus` ("container not running") unless it is created, running or paused; `InvalidSpec` and `Unsupported` as
-/// at `create`; `Os` for what the kernel refuses, when earlier limits may be in force already.
+/// at `create`; `Os` for what the kernel refuses. Then every limit is what it was, unless the text says otherwise.
 pub fn update(store: &Store, id: &ContainerId, resources: Resources) -> Result<Vec<String>> {
     let container = Container::open_locked(store, id)?;
     container.dir().check_owner()?;
@@ -28,7 +28,7 @@ pub fn update(store: &Store, id: &ContainerId, resources: Resources) -> Result<V
         complete(&mut resources, in_force);
     }
     let plan = Plan::update(&cgroup.record(), &resources)?;
-    cgroup.apply(&plan)?;
+    cgroup.change(&plan)?;
     Ok(plan.warnings)
 }
 

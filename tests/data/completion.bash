@@ -24,6 +24,7 @@ _orlop() {
 	resume) flags='--help -h' first=container ;;
 	update) flags='--resources -r --memory --memory-reservation --memory-swap --cpu-share --cpu-quota --cpu-period --cpu-burst --cpu-idle --cpu-rt-runtime --cpu-rt-period --cpuset-cpus --cpuset-mems --blkio-weight --pids-limit --help -h' first=container values='--resources|-r|--memory|--memory-reservation|--memory-swap|--cpu-share|--cpu-quota|--cpu-period|--cpu-burst|--cpu-idle|--cpu-rt-runtime|--cpu-rt-period|--cpuset-cpus|--cpuset-mems|--blkio-weight|--pids-limit' ;;
 	ps) flags='--format -f --help -h' first=container values='--format|-f' ;;
+	events) flags='--interval --stats --help -h' first=container values='--interval' ;;
 	list) flags='--format -f --quiet -q --help -h' values='--format|-f' ;;
 	spec) flags='--bundle -b --rootless --help -h' values='--bundle|-b' ;;
 	features) flags='--help -h' ;;
@@ -44,7 +45,7 @@ _orlop() {
 	:--rootless)
 		mapfile -t COMPREPLY < <(compgen -W 'auto true false' -- "$cur")
 		return ;;
-	create:--preserve-fds|run:--preserve-fds|exec:--cwd|exec:--env|exec:-e|exec:--user|exec:-u|exec:--additional-gids|exec:-g|exec:--cap|exec:-c|exec:--apparmor|exec:--process-label|exec:--preserve-fds|exec:--cgroup|update:--memory|update:--memory-reservation|update:--memory-swap|update:--cpu-share|update:--cpu-quota|update:--cpu-period|update:--cpu-burst|update:--cpu-idle|update:--cpu-rt-runtime|update:--cpu-rt-period|update:--cpuset-cpus|update:--cpuset-mems|update:--blkio-weight|update:--pids-limit)
+	create:--preserve-fds|run:--preserve-fds|exec:--cwd|exec:--env|exec:-e|exec:--user|exec:-u|exec:--additional-gids|exec:-g|exec:--cap|exec:-c|exec:--apparmor|exec:--process-label|exec:--preserve-fds|exec:--cgroup|update:--memory|update:--memory-reservation|update:--memory-swap|update:--cpu-share|update:--cpu-quota|update:--cpu-period|update:--cpu-burst|update:--cpu-idle|update:--cpu-rt-runtime|update:--cpu-rt-period|update:--cpuset-cpus|update:--cpuset-mems|update:--blkio-weight|update:--pids-limit|events:--interval)
 		:
 		return ;;
 	ps:--format|ps:-f|list:--format|list:-f)
@@ -56,7 +57,7 @@ _orlop() {
 		return
 	fi
 	if [[ -z $command ]]; then
-		mapfile -t COMPREPLY < <(compgen -W 'create start run exec state kill delete pause resume update ps list spec features help' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'create start run exec state kill delete pause resume update ps events list spec features help' -- "$cur")
 		return
 	fi
 	for ((i++; i < COMP_CWORD; i++)); do
@@ -66,7 +67,7 @@ _orlop() {
 		esac
 	done
 	case $command:$id in
-	help:0) mapfile -t COMPREPLY < <(compgen -W 'create start run exec state kill delete pause resume update ps list spec features' -- "$cur") ;;
+	help:0) mapfile -t COMPREPLY < <(compgen -W 'create start run exec state kill delete pause resume update ps events list spec features' -- "$cur") ;;
 	kill:1) mapfile -t COMPREPLY < <(compgen -W 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS' -- "$cur") ;;
 	*:0) [[ $first == container ]] && mapfile -t COMPREPLY < <(compgen -W "$(orlop "${root[@]}" list -q 2>/dev/null)" -- "$cur") ;;
 	esac

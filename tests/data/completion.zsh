@@ -37,6 +37,7 @@ _orlop() {
 			'resume:let a paused container go on'
 			'update:change the limits of a container'
 			'ps:list the processes of a container'
+			'events:show what a container uses, and when it has too little memory'
 			'list:list the containers'
 			'spec:write a config.json to begin with'
 			'features:print what this runtime can do as JSON'
@@ -171,6 +172,13 @@ _orlop() {
 			'-h[show this help]' \
 			'1:container:_orlop_containers' \
 			'*::command: ' ;;
+		events)
+			_arguments \
+			'--interval[how often the statistics are printed, such as 500ms or 1m (default\: 5s)]:time: ' \
+			'--stats[print the statistics once, and no more]' \
+			'--help[show this help]' \
+			'-h[show this help]' \
+			'1:container:_orlop_containers' ;;
 		list)
 			_arguments \
 			'--format[table or json (default\: table)]:value:(table json)' \

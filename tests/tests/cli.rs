@@ -9,6 +9,7 @@ mod cli;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
 
 use cli::{
     Caller, CgroupManager, Command, Create, Exec, ExecArgs, ExecProcess, Global, Invocation, Limits, ListFormat,
@@ -308,6 +309,21 @@ fn ps(format: ListFormat, args: &[&str]) -> Command {
 }
 
 #[test]
+fn events_are_printed_every_five_seconds_every_interval_or_once() {
+    let every = |milliseconds| Some(Duration::from_millis(milliseconds));
+    for (line, interval) in [
+        ("events c1", every(5_000)),
+        ("events --interval 500ms c1", every(500)),
+        ("events c1 -interval=1m30s", every(90_000)),
+        ("events --stats c1", None),
+        ("events --stats=false --interval=1s c1", every(1_000)),
+        ("events --interval 1s --stats c1", None),
+    ] {
+        assert_eq!(command(line), Command::Events { id: text("c1"), interval }, "{line}");
+    }
+}
+
+#[test]
 fn what_follows_the_container_of_ps_belongs_to_the_hosts_ps() {
     for (line, want) in [
         ("ps c1", ps(ListFormat::Table, &[])),
@@ -496,7 +512,10 @@ fn mistakes_are_worded_as_runc_words_them() {
         ("update --pids-limit x c1", 1, "invalid value for pids-limit: \"x\""),
         ("update --l3-cache-schema x c1", 1, "--l3-cache-schema: this version of orlop does not support Intel RDT"),
         ("checkpoint c1", 1, "checkpoint: this version of orlop does not support this command"),
-        ("events --stats c1", 1, "events: this version of orlop does not support this command"),
+        ("events", 1, "orlop: \"events\" requires exactly 1 argument(s)"),
+        ("events --interval 5 c1", 1, "invalid value \"5\" for flag -interval: parse error"),
+        ("events --interval 0s c1", 1, "duration interval must be greater than 0"),
+        ("events --stats --interval -1s c1", 1, "duration interval must be greater than 0"),
         ("completion tcsh", 1, "unknown shell \"tcsh\""),
     ] {
         let refusal = parse(line).expect_err(line);
@@ -601,16 +620,16 @@ fn any_three_words_are_either_a_command_or_one_line_of_complaint() {
 #[test]
 fn a_command_that_is_not_there_does_not_answer_to_help_either() {
     // Podman takes the success of `checkpoint --help` for the promise that checkpoints work.
-    for name in ["checkpoint", "restore", "events"] {
+    for name in ["checkpoint", "restore"] {
         for line in [format!("{name} --help"), format!("help {name}")] {
             assert_eq!(parse(&line).expect_err(&line).status, 1);
         }
     }
 }
 
-const COMMANDS: [&str; 14] = [
-    "create", "start", "run", "exec", "state", "kill", "delete", "pause", "resume", "update", "ps", "list", "spec",
-    "features",
+const COMMANDS: [&str; 15] = [
+    "create", "start", "run", "exec", "state", "kill", "delete", "pause", "resume", "update", "ps", "events", "list",
+    "spec", "features",
 ];
 
 fn help(line: &str) -> String {

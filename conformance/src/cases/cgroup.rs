@@ -66,6 +66,7 @@ cases! {
         update_takes_single_limits,
         update_takes_a_size_with_a_unit,
         update_leaves_device_rules_alone,
+        an_update_that_is_refused_half_way_changes_nothing,
         update_of_a_stopped_container_is_refused,
     ],
 }
@@ -92,7 +93,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Ends the case where the machine has neither the v1 controller nor, on v2 alone, the v2 one.
-fn needs(controller: &str) -> Result<()> {
+pub(super) fn needs(controller: &str) -> Result<()> {
     let mounts = world::cgroup_mounts()?;
     if world::is_v2()? {
         let root = mounts.get("").context("no v2 hierarchy")?;
@@ -465,6 +466,41 @@ fn update_leaves_device_rules_alone(scene: &mut Scene) -> Result<()> {
     let resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] }).to_string();
     scene.runtime(&["update", "--resources", "-", &scene.id]).stdin(resources)?.run()?.ok()?;
     eq("rules", read(&dir.join("devices.list"))?, before)
+}
+
+fn an_update_that_is_refused_half_way_changes_nothing(scene: &mut Scene) -> Result<()> {
+    needs("cpu")?;
+    needs("memory")?;
+    needs("pids")?;
+    scene.set(
+        "/linux/resources",
+        json!({
+            "memory": { "limit": 64 * MIB, "swap": 64 * MIB },
+            "cpu": { "shares": 512, "quota": 20_000, "period": 50_000 },
+            "pids": { "limit": 100 },
+        }),
+    );
+    let live = scene.live()?;
+    let knobs = [
+        Knob { v1: ("memory", "memory.limit_in_bytes"), v2: "memory.max" },
+        Knob { v1: ("memory", "memory.soft_limit_in_bytes"), v2: "memory.low" },
+        Knob { v1: ("cpu", "cpu.shares"), v2: "cpu.weight" },
+        Knob { v1: ("cpu", "cpu.cfs_quota_us"), v2: "cpu.max" },
+        Knob { v1: ("cpu", "cpu.cfs_period_us"), v2: "cpu.max" },
+        Knob { v1: ("pids", "pids.max"), v2: "pids.max" },
+    ];
+    let limits = || knobs.iter().map(|knob| read(&file(&live, knob)?)).collect::<Result<Vec<_>>>();
+    let before = limits()?;
+    // Whatever comes last of these, it is one that the kernel refuses: there is no such processor, and no such device.
+    let resources = json!({
+        "memory": { "limit": 128 * MIB, "swap": 128 * MIB, "reservation": 32 * MIB },
+        "cpu": { "shares": 1024, "quota": 30_000, "period": 60_000, "cpus": "4095" },
+        "pids": { "limit": 50 },
+        "blockIO": { "throttleReadBpsDevice": [{ "major": 4095, "minor": 77, "rate": 1 }] },
+    });
+    let update = scene.runtime(&["update", "--resources=-", &scene.id]).stdin(resources.to_string())?;
+    update.run()?.refused()?;
+    eq("limits", limits()?, before)
 }
 
 fn update_of_a_stopped_container_is_refused(scene: &mut Scene) -> Result<()> {

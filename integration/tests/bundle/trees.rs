@@ -145,10 +145,12 @@ fn a_hole_of_more_than_four_gibibytes_is_read_from_both_ends() {
     let Some(tool) = Tool::new("large-hole") else { return };
     let mut layout = Layout::new(tool.dir.join("layout"));
     let layer = layout.layer(Packing::Gzip, |tar| {
-        let map = format!("2\n0\n5\n{}\n3\n", SIZE - 3);
+        let map = format!("2\n0\n512\n{}\n3\n", SIZE - 3);
         let mut body = map.into_bytes();
         body.resize(512, 0);
-        body.extend_from_slice(b"startend");
+        body.extend_from_slice(b"start");
+        body.resize(1024, 0);
+        body.extend_from_slice(b"end");
         let size = SIZE.to_string();
         tar.pax(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", &size)]);
         tar.entry(&Entry::new(flag::FILE, b"hole"), &body);

@@ -9,8 +9,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build;
 
-/// What is installed: each prints its own completions and writes its own manual pages.
+/// What people call: each prints its own completions and writes its own manual pages.
 const PROGRAMS: [&str; 2] = ["orlop", "orlop-bundle"];
+
+/// What containerd calls.
+const SHIM: &str = "containerd-shim-orlop-v2";
 
 /// Shell, and where its completions are looked for below the prefix: the folder, and what stands around the name.
 const COMPLETIONS: [(&str, &str, &str, &str); 3] = [
@@ -21,8 +24,9 @@ const COMPLETIONS: [(&str, &str, &str, &str); 3] = [
 
 /// Installs the release build below `destdir`/`prefix`.
 pub(crate) fn run(prefix: &Path, destdir: Option<&Path>) -> Result<()> {
-    let built = build::release(&PROGRAMS)?;
+    let built = build::release(&["orlop", "orlop-bundle", "orlop-shim"])?;
     let base = staged(prefix, destdir);
+    place(&fs::read(build::program(&built, SHIM)?)?, &base.join("bin").join(SHIM), 0o755)?;
     let man = base.join("share/man/man8");
     fs::create_dir_all(&man).with_context(|| man.display().to_string())?;
     for name in PROGRAMS {

@@ -13,6 +13,7 @@ use orlop_sys::rustix::io::{pread, write};
 use orlop_sys::rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
 
+use super::undo::former;
 use super::{Dir, Filter, Plan, Record, Set, Write, below_root};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::path::clean;
@@ -20,7 +21,7 @@ use crate::path::clean;
 /// The largest file that is read from /proc or a cgroup; a cgroup.procs of 100,000 pids has 0.8 MiB.
 const MAX_FILE: usize = 64 << 20;
 /// How deep sub-cgroups are followed.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// How long a v1 freezer may take.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -209,21 +210,60 @@ impl Cgroup {
         if let Some(limit) = plan.check_usage {
             self.check_usage(limit)?;
         }
-        let mut pending: Vec<&Write> = plan.writes.iter().collect();
+        self.write_all(&plan.writes, |errno| errno == Errno::INVAL)
+    }
+
+    /// As [`apply`](Self::apply), but all or nothing: when the kernel refuses a limit, those that were written before
+    /// it are put back, as far as their files tell what was in force (all but a few that `unified` may name). Device
+    /// rules are not.
+    ///
+    /// # Errors
+    /// As `apply`; the text says so if the kernel refuses a former limit, as it does one below what is used by now.
+    pub fn change(&mut self, plan: &Plan) -> Result<()> {
+        let before: Vec<Option<Set>> = plan.writes.iter().map(|w| self.in_force(w)).collect();
+        let Err(refused) = self.apply(plan) else { return Ok(()) };
+        let changed = plan.writes.iter().zip(before).rev().filter_map(|(w, before)| {
+            let before = before.filter(|before| self.in_force(w).as_ref() != Some(before))?;
+            Some(Write { set: before, or: None, ..w.clone() })
+        });
+        let back: Vec<Write> = changed.collect();
+        // Whatever the reason, the others are to be put back all the same.
+        match self.write_all(&back, |_| true) {
+            Ok(()) => Err(refused),
+            Err(left) => Err(Error::new(refused.kind(), format!("{refused}; not put back as it was: {left}"))),
+        }
+    }
+
+    /// What would have to be written to have again what is in force now; `None` when that can't be told.
+    fn in_force(&self, w: &Write) -> Option<Set> {
+        let dir = self.dirs.get(w.dir).map(Dir::full)?;
+        let text = |set: &Set| read(CWD, &format!("{dir}/{}", set.file));
+        let (set, text) = match (text(&w.set), &w.or) {
+            (Err(Errno::NOENT), Some(or)) => (or, text(or)),
+            (text, _) => (&w.set, text),
+        };
+        let value = former(&set.file, &set.value, &text.ok()?)?;
+        Some(Set { file: set.file.clone(), value })
+    }
+
+    /// Writes in order. What fails with an errno that `is_order` takes for a matter of the order is tried again after
+    /// the rest, as long as that gets further.
+    fn write_all(&self, writes: &[Write], is_order: impl Fn(Errno) -> bool) -> Result<()> {
+        let mut pending: Vec<&Write> = writes.iter().collect();
         while !pending.is_empty() {
             let before = pending.len();
             let mut refused = Vec::new();
             for w in pending {
                 match self.write(w) {
                     Ok(()) => {}
-                    Err(Errno::INVAL) => refused.push(w),
+                    Err(errno) if is_order(errno) => refused.push((w, errno)),
                     Err(errno) => return Err(self.explain(w, errno)),
                 }
             }
-            if let Some(first) = refused.first().filter(|_| refused.len() == before) {
-                return Err(self.explain(first, Errno::INVAL));
+            if let Some((first, errno)) = refused.first().filter(|_| refused.len() == before) {
+                return Err(self.explain(first, *errno));
             }
-            pending = refused;
+            pending = refused.into_iter().map(|(w, _)| w).collect();
         }
         Ok(())
     }
@@ -342,16 +382,21 @@ impl Cgroup {
         self.v2.as_ref().ok_or_else(|| Error::new(ErrorKind::Unsupported, "no cgroup v2"))
     }
 
-    fn v2_path(&self) -> Option<String> {
+    pub(super) fn v2_path(&self) -> Option<String> {
         self.dirs.iter().find(|d| d.is_v2()).map(Dir::full)
     }
 
-    fn v1_path(&self, controller: &str) -> Option<String> {
+    pub(super) fn v1_path(&self, controller: &str) -> Option<String> {
         self.dirs.iter().find(|d| !d.is_v2() && d.has(controller)).map(Dir::full)
     }
 
+    /// Whether its only directory is a v2 one.
+    pub(super) fn is_v2(&self) -> bool {
+        matches!(self.dirs.as_slice(), [only] if only.is_v2())
+    }
+
     /// The hierarchy in which the container's processes are counted.
-    fn main(&self) -> Option<String> {
+    pub(super) fn main(&self) -> Option<String> {
         let v1 = || self.v1_path("devices").or_else(|| self.v1_path("freezer")).or_else(|| self.v1_path("pids"));
         match self.dirs.as_slice() {
             [only] if only.is_v2() => Some(only.full()),
@@ -738,7 +783,8 @@ fn wait_event(dir: &str, line: &str, deadline: Instant) -> Sys<bool> {
     }
 }
 
-fn children(path: &str) -> Sys<Vec<String>> {
+/// The cgroups just below one, by their paths.
+pub(super) fn children(path: &str) -> Sys<Vec<String>> {
     let fd = rfs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut found = Vec::new();
     for entry in rfs::Dir::new(fd)? {
@@ -843,25 +889,24 @@ enum Records {
 
 fn read_in(dir: impl AsFd, path: &str, records: Records) -> Sys<String> {
     let fd = rfs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = vec![0; 4096];
-    let mut filled = 0;
+    let mut text = Vec::new();
+    // As much as these files give in one read; and what is kept is no longer than what was read.
+    let mut chunk = [0; 4096];
     loop {
-        match orlop_sys::rustix::io::read(&fd, text.get_mut(filled..).unwrap_or_default()) {
+        match orlop_sys::rustix::io::read(&fd, &mut chunk) {
             Ok(0) => break,
-            Ok(n) => filled += n,
+            Ok(n) => {
+                text.extend_from_slice(chunk.get(..n).unwrap_or_default());
+                if n < chunk.len() && records == Records::One {
+                    break;
+                }
+            }
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
         }
-        if filled < text.len() && records == Records::One {
-            break;
-        }
-        if filled == text.len() {
-            if filled >= MAX_FILE {
-                return Err(Errno::FBIG);
-            }
-            text.resize(filled * 4, 0);
+        if text.len() >= MAX_FILE {
+            return Err(Errno::FBIG);
         }
     }
-    text.truncate(filled);
     String::from_utf8(text).map_err(|_| Errno::ILSEQ)
 }

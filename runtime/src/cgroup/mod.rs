@@ -10,6 +10,9 @@
 
 mod devices;
 mod live;
+mod oom;
+pub mod stats;
+mod undo;
 mod v1;
 mod v2;
 
@@ -29,6 +32,8 @@ use crate::path::clean;
 
 pub use devices::Devices;
 pub use live::{Cgroup, CpuMax, Join, SubCgroup};
+pub use oom::Oom;
+pub use stats::Stats;
 pub use v2::weight_of_shares;
 
 /// Where cgroups are looked for.

@@ -97,7 +97,7 @@ fn bash() -> String {
                 Some(Value::Choice(words)) => {
                     format!("mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$cur\")", words.join(" "))
                 }
-                Some(Value::Number | Value::Text(_)) => ":".to_owned(),
+                Some(Value::Number | Value::Duration | Value::Text(_)) => ":".to_owned(),
             };
             let patterns = spellings(flag).map(|spelling| format!("{command}:{spelling}"));
             match wanted.iter_mut().find(|(known, _)| *known == reply) {
@@ -151,7 +151,7 @@ fn zsh_flags(script: &mut String, flags: &[&'static Flag]) {
                     Value::File => "_files".to_owned(),
                     Value::Dir => "_files -/".to_owned(),
                     Value::Choice(words) => format!("({})", words.join(" ")),
-                    Value::Number | Value::Text(_) => " ".to_owned(),
+                    Value::Number | Value::Duration | Value::Text(_) => " ".to_owned(),
                 };
                 format!(":{}:{completes}", zsh_text(value.name()))
             }
@@ -211,7 +211,7 @@ fn fish() -> String {
                 Some(Value::Choice(words)) => {
                     let _ = write!(script, " -x -a '{}'", words.join(" "));
                 }
-                Some(Value::Number | Value::Text(_)) => script.push_str(" -x"),
+                Some(Value::Number | Value::Duration | Value::Text(_)) => script.push_str(" -x"),
             }
             let _ = writeln!(script, " -d '{}'", quote(flag.help));
         }

@@ -5,11 +5,13 @@
 //! option wins. Only `exec` reads no options after the id: what stands there belongs to the container's process.
 
 use std::fmt;
+use std::time::Duration;
 
 use orlop::config::Resources;
 use orlop::log;
 
 pub(crate) mod completion;
+mod duration;
 pub(crate) mod help;
 pub(crate) mod man;
 mod parse;
@@ -148,6 +150,13 @@ pub(crate) enum Command {
         format: ListFormat,
         /// For the host's ps.
         args: Vec<String>,
+    },
+    /// `events`.
+    Events {
+        /// The container.
+        id: String,
+        /// Between two lines of statistics; absent for one line and no more (`--stats`).
+        interval: Option<Duration>,
     },
     /// `pause`.
     Pause {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::str::FromStr;
+use std::time::Duration;
 
 use orlop::config::{BlockIo, Cpu, Memory, Pids, Resources};
 use orlop::log::Format;
@@ -9,7 +10,7 @@ use orlop::log::Format;
 use super::table::{self, Arguments, Entry, Flag, Takes, Value};
 use super::{
     Caller, CgroupManager, Command, Create, Exec, ExecArgs, ExecProcess, Global, Invocation, Limits, ListFormat,
-    Refusal, Rootless, Run, SubCgroup, completion, help, signal, size,
+    Refusal, Rootless, Run, SubCgroup, completion, duration, help, signal, size,
 };
 
 /// What was given, in its order: options of the table with their values, and the arguments beside them.
@@ -61,7 +62,12 @@ impl<'a> Given<'a> {
                 (_, Some(value)) => value,
                 (_, None) => rest.next().ok_or_else(|| format!("flag needs an argument: -{name}"))?,
             };
-            if flag.value() == Some(Value::Number) && number(value).is_none() {
+            let makes_sense = match flag.value() {
+                Some(Value::Number) => number(value).is_some(),
+                Some(Value::Duration) => duration::nanoseconds(value).is_some(),
+                _ => true,
+            };
+            if !makes_sense {
                 return Err(format!("invalid value {value:?} for flag -{name}: parse error"));
             }
             self.flags.push((flag, value));
@@ -290,6 +296,7 @@ fn command(entry: &Entry, given: &Given<'_>) -> Result<Command, String> {
             let args = given.arguments.iter().skip(1).map(|&word| word.to_owned()).collect();
             Command::Ps { id, format: format(given)?, args }
         }
+        "events" => Command::Events { id, interval: interval(given)? },
         "pause" => Command::Pause { id },
         "resume" => Command::Resume { id },
         "update" => Command::Update { id, limits: limits(given)? },
@@ -304,6 +311,15 @@ fn command(entry: &Entry, given: &Given<'_>) -> Result<Command, String> {
         "man" => Command::Man { dir: id },
         other => return Err(format!("{other}: a command of the table that nothing implements")),
     })
+}
+
+fn interval(given: &Given<'_>) -> Result<Option<Duration>, String> {
+    let nanoseconds = given.last(&table::INTERVAL).map_or(Some(5_000_000_000), duration::nanoseconds);
+    match nanoseconds.and_then(|n| u64::try_from(n).ok()) {
+        None | Some(0) => Err("duration interval must be greater than 0".to_owned()),
+        Some(_) if given.switch(&table::STATS) => Ok(None),
+        Some(nanoseconds) => Ok(Some(Duration::from_nanos(nanoseconds))),
+    }
 }
 
 fn format(given: &Given<'_>) -> Result<ListFormat, String> {

@@ -35,6 +35,8 @@ pub(super) enum Value {
     Dir,
     /// A number from 0 to 2³¹-1.
     Number,
+    /// A span of time: `5s`, `1m30s`.
+    Duration,
     /// One of these.
     Choice(&'static [&'static str]),
     /// Something else, by its name.
@@ -48,6 +50,7 @@ impl Value {
             Self::File => "file",
             Self::Dir => "dir",
             Self::Number => "n",
+            Self::Duration => "time",
             Self::Choice(_) => "value",
             Self::Text(name) => name,
         }
@@ -217,6 +220,9 @@ pub(super) static FORCE: Flag =
     switch("force", "kill the container first if it runs; one that does not exist is no error").short("f");
 pub(super) static FORMAT: Flag =
     value("format", Value::Choice(&["table", "json"]), "table or json (default: table)").short("f");
+pub(super) static INTERVAL: Flag =
+    value("interval", Value::Duration, "how often the statistics are printed, such as 500ms or 1m (default: 5s)");
+pub(super) static STATS: Flag = switch("stats", "print the statistics once, and no more");
 pub(super) static QUIET: Flag = switch("quiet", "print only the container ids").short("q");
 pub(super) static SPEC_ROOTLESS: Flag =
     switch("rootless", "write a configuration for a container of the calling user, without root's rights");
@@ -434,7 +440,7 @@ pub(super) static COMMANDS: &[Entry] = &[
         arguments: Arguments::Exactly(1),
         first: First::Container,
         description: "Changes limits of a container that is created, running or paused; what is not mentioned stays \
-                      as it is. Device rules can't be changed.\n\nThe file has the form of linux.resources in \
+                      as it is, and so does everything if one limit is refused. Device rules can't be changed.\n\nThe file has the form of linux.resources in \
                       config.json.",
         examples: &[
             ("orlop update --memory 512m --memory-swap 1g web1", "half a gigabyte of memory, as much swap"),
@@ -478,6 +484,22 @@ pub(super) static COMMANDS: &[Entry] = &[
             ("orlop ps web1 -o pid,rss,args", "how much memory each of them has"),
         ],
         flags: &[&FORMAT, &HELP],
+        hidden: false,
+    },
+    Entry {
+        name: "events",
+        about: "show what a container uses, and when it has too little memory",
+        usage: ID,
+        arguments: Arguments::Exactly(1),
+        first: First::Container,
+        description: "Prints a line of JSON with the statistics of the container's cgroups every five seconds, and one of \
+                      the type \"oom\" when the kernel has killed a process of the container for want of memory, \
+                      until the container ends.",
+        examples: &[
+            ("orlop events --stats web1 | jq .data.memory.usage", "how much memory web1 uses now"),
+            ("orlop events --interval 1s web1", "its statistics every second"),
+        ],
+        flags: &[&INTERVAL, &STATS, &HELP],
         hidden: false,
     },
     Entry {
@@ -547,7 +569,7 @@ pub(super) static COMMANDS: &[Entry] = &[
 
 /// Commands of runc that this version does not have. Even their `--help` fails: an engine takes its success as the
 /// promise that the command works (Podman asks `checkpoint --help`).
-pub(super) static UNSUPPORTED: &[&str] = &["checkpoint", "events", "restore"];
+pub(super) static UNSUPPORTED: &[&str] = &["checkpoint", "restore"];
 
 /// The command of that name.
 pub(super) fn find(name: &str) -> Option<&'static Entry> {

@@ -1,5 +1,6 @@
 //! clone3(2).
 
+use core::cell::Cell;
 use core::mem::size_of;
 
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -82,4 +83,25 @@ pub unsafe fn clone3<T>(
         // SAFETY: CLONE_PIDFD made this fd for us and nobody else knows it.
         Some(pid) => Ok(Cloned { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
     }
+}
+
+/// Makes a process that does `work` on a copy of this memory and ends with the status that it returns. Unlike a child
+/// of [`clone3`] it may do whatever this process may: allocate, lock, call libc.
+///
+/// # Errors
+/// EBUSY when this process has other threads, whose locks would never be released in the copy; ENOENT without /proc;
+/// those of [`clone3`].
+pub fn fork<F: FnOnce() -> u8>(work: F) -> Result<Cloned, Errno> {
+    fn child<F: FnOnce() -> u8>(work: &Cell<Option<F>>) -> ! {
+        let status = work.take().map_or(u8::MAX, |work| work());
+        crate::process::exit(status)
+    }
+    // One entry a thread, beside `.` and `..`.
+    if rustix::fs::stat(c"/proc/self/task")?.st_nlink != 3 {
+        return Err(Errno::BUSY);
+    }
+    let work = Cell::new(Some(work));
+    // SAFETY: the only thread is here, so nobody holds a lock, and nobody can have started another one meanwhile; the
+    // child ends in `exit` and never returns to this caller.
+    unsafe { clone3(0, None, child::<F>, &work) }
 }

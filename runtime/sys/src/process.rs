@@ -124,6 +124,21 @@ pub fn adopt_fd(fd: i32) -> Result<crate::OwnedFd, Errno> {
     Ok(unsafe { rustix::fd::FromRawFd::from_raw_fd(fd) })
 }
 
+/// The pid of a child that is dead and waits to be reaped, without reaping it: the number stays its own until then.
+///
+/// # Errors
+/// ECHILD without children.
+pub fn dead_child() -> Result<Option<rustix::process::Pid>, Errno> {
+    const P_ALL: usize = 0;
+    let mut info = [0u32; 32];
+    let options = (nr::WEXITED | nr::WNOHANG | nr::WNOWAIT) as usize;
+    // SAFETY: siginfo_t is 128 bytes, which the kernel fills in.
+    unsafe { syscall(nr::__NR_waitid, [P_ALL, 0, info.as_mut_ptr() as usize, options, 0, 0])? };
+    // After signo, errno and code and, on 64 bits, what aligns the rest; 0 if there was none.
+    let [_, _, _, _, pid, ..] = info;
+    Ok(rustix::process::Pid::from_raw(pid as i32))
+}
+
 /// personality(2).
 pub fn personality(persona: u64) -> Result<(), Errno> {
     // SAFETY: no pointers.

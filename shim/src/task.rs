@@ -1,0 +1,246 @@
+//! Containers and their processes, as the task service knows them.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use orlop_sys::OwnedFd;
+use orlop_sys::rustix::process::WaitIdStatus;
+
+use crate::io::Uris;
+use crate::message::{TaskStatus, Time};
+use crate::oom::Watch;
+use crate::options::Options;
+use crate::server::Caller;
+use crate::ttrpc::{Code, Status};
+use crate::wire::Message;
+
+/// Where a process is on its way. It only ever goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// An exec that was registered.
+    Added,
+    /// Init is being made. Nobody else knows the container yet.
+    Creating,
+    /// Init waits for its start.
+    Created,
+    /// It is being started. If it ends meanwhile, that is told after its start.
+    Starting,
+    /// The user's program runs.
+    Running,
+    /// It has ended, and containerd may not have been told yet.
+    Ended,
+    /// It has ended, and everybody knows.
+    Stopped,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// As a shell counts: 128 + n for a signal.
+    pub status: u32,
+    /// When.
+    pub at: Time,
+}
+
+impl Exit {
+    /// What wait(2) said, now.
+    pub fn of(status: &WaitIdStatus) -> Self {
+        let code = match status.terminating_signal() {
+            Some(signal) => 128 + signal,
+            None => status.exit_status().unwrap_or_default(),
+        };
+        Self { status: u32::try_from(code).unwrap_or_default(), at: Time::now() }
+    }
+}
+
+/// One process.
+#[derive(Debug)]
+pub struct Process {
+    /// Where it is.
+    pub phase: Phase,
+    /// Its pid, as soon as there is one.
+    pub pid: u32,
+    /// It is dead, and reaped.
+    pub dead: bool,
+    /// How it ended.
+    pub exit: Exit,
+    /// What the engine said of its streams.
+    pub uris: Uris,
+    /// Its streams.
+    pub streams: Vec<u32>,
+    /// Which of them is its input.
+    pub input: Option<u32>,
+    /// Its input was closed, maybe before it was open.
+    pub input_closed: bool,
+    /// The master side of its terminal.
+    pub console: Option<OwnedFd>,
+    /// The program that takes its output.
+    pub logger: u32,
+    /// Who waits for its end.
+    pub waiters: Vec<Caller>,
+    /// The document of an exec, until it is started.
+    pub document: Vec<u8>,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
+impl Process {
+    /// A process that is to be.
+    pub fn new(phase: Phase, uris: Uris) -> Self {
+        Self {
+            phase,
+            pid: 0,
+            dead: false,
+            exit: Exit::default(),
+            uris,
+            streams: Vec::new(),
+            input: None,
+            input_closed: false,
+            console: None,
+            logger: 0,
+            waiters: Vec::new(),
+            document: Vec::new(),
+            deleting: false,
+        }
+    }
+
+    /// True while it, or what is becoming it, is alive.
+    pub fn lives(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Running)
+    }
+}
+
+/// Whether a container is paused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pause {
+    /// It is not.
+    #[default]
+    No,
+    /// It will be.
+    Pausing,
+    /// It is.
+    Paused,
+    /// It won't be.
+    Resuming,
+}
+
+/// The memory of a container, watched.
+#[derive(Debug)]
+pub struct Memory {
+    /// The watch.
+    pub watch: Watch,
+    /// By which epoll knows it.
+    pub number: u32,
+    /// When to look although nothing is ready.
+    pub again: Option<Instant>,
+}
+
+/// One container.
+#[derive(Debug)]
+pub struct Container {
+    /// Its bundle's path.
+    pub bundle: String,
+    /// The runtime's options.
+    pub options: Options,
+    /// Its first process.
+    pub init: Process,
+    /// The others that engines have added, by their names.
+    pub execs: BTreeMap<String, Process>,
+    /// Whether it is paused.
+    pub pause: Pause,
+    /// The kernel ends all its processes with init.
+    pub has_own_pid_namespace: bool,
+    /// Its root file system was mounted by us.
+    pub mounted: bool,
+    /// The event that says that it was created, but for the pid.
+    pub created: Message,
+    /// Its memory, which is watched for kills.
+    pub memory: Option<Memory>,
+}
+
+impl Container {
+    /// A process by its name; init has none.
+    pub fn process(&self, exec: &str) -> Option<&Process> {
+        if exec.is_empty() { Some(&self.init) } else { self.execs.get(exec) }
+    }
+
+    /// The same, to change it.
+    pub fn process_mut(&mut self, exec: &str) -> Option<&mut Process> {
+        if exec.is_empty() { Some(&mut self.init) } else { self.execs.get_mut(exec) }
+    }
+
+    /// What a process is doing, in containerd's words.
+    pub fn status(&self, process: &Process) -> TaskStatus {
+        match process.phase {
+            Phase::Added | Phase::Creating | Phase::Created | Phase::Starting => TaskStatus::Created,
+            Phase::Ended | Phase::Stopped => TaskStatus::Stopped,
+            Phase::Running => match self.pause {
+                Pause::No => TaskStatus::Running,
+                Pause::Pausing => TaskStatus::Pausing,
+                Pause::Paused | Pause::Resuming => TaskStatus::Paused,
+            },
+        }
+    }
+}
+
+/// All containers.
+#[derive(Debug, Default)]
+pub struct Containers(pub BTreeMap<String, Container>);
+
+impl Containers {
+    /// A container that was created.
+    pub fn get(&self, id: &str) -> Result<&Container, Status> {
+        self.0.get(id).filter(|container| container.init.phase > Phase::Creating).ok_or_else(not_created)
+    }
+
+    /// The same, to change it.
+    pub fn get_mut(&mut self, id: &str) -> Result<&mut Container, Status> {
+        self.0.get_mut(id).filter(|container| container.init.phase > Phase::Creating).ok_or_else(not_created)
+    }
+
+    /// A process of it.
+    pub fn process_mut(&mut self, id: &str, exec: &str) -> Result<&mut Process, Status> {
+        let missing = || Status::new(Code::NotFound, format!("process {exec} does not exist: not found"));
+        self.get_mut(id)?.process_mut(exec).ok_or_else(missing)
+    }
+
+    /// Whose process this is: the container's id and the exec's.
+    pub fn whose(&self, pid: u32) -> Option<(String, String)> {
+        let is_it = |process: &Process| process.pid == pid && !process.dead;
+        self.0.iter().find_map(|(id, container)| {
+            if is_it(&container.init) {
+                return Some((id.clone(), String::new()));
+            }
+            let exec = container.execs.iter().find(|(_, process)| is_it(process));
+            exec.map(|(exec, _)| (id.clone(), exec.clone()))
+        })
+    }
+
+    /// A program that took output has ended: its pid is nobody's.
+    pub fn forget_logger(&mut self, pid: u32) {
+        for container in self.0.values_mut() {
+            for process in std::iter::once(&mut container.init).chain(container.execs.values_mut()) {
+                if process.logger == pid {
+                    process.logger = 0;
+                }
+            }
+        }
+    }
+}
+
+fn not_created() -> Status {
+    Status::new(Code::NotFound, "container not created: not found")
+}
+
+/// A delete that waits until what the process has written is on its way.
+#[derive(Debug)]
+pub struct Drain {
+    /// The container.
+    pub id: String,
+    /// The process.
+    pub exec: String,
+    /// Who asked.
+    pub caller: Caller,
+    /// Until when.
+    pub deadline: Instant,
+}

@@ -1,0 +1,712 @@
+//! The shim as containerd sees it: its program is started, spoken to over its socket, and heard by a stand-in for
+//! containerd's own. Needs root and a static busybox.
+
+#![allow(clippy::disallowed_methods, reason = "the paths are the test's own")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "all of this is a test"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use orlop_shim::message::any;
+use orlop_shim::ttrpc::{HEADER, Header, Request, answer, read_answer};
+use orlop_shim::wire::{Fields, Message, Value};
+use orlop_sys::rustix::fs::{CWD, Mode, StatVfsMountFlags, fstatvfs, mkfifoat};
+use orlop_sys::rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
+use serde_json::{Value as Json, json};
+
+const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-orlop-v2");
+const BUSYBOX: &str = "/bin/busybox";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type Answer = Result<Vec<u8>, (u64, String)>;
+
+/// What was heard of: topics, and what the events say.
+type Heard = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// A place with a bundle, and a shim for it.
+struct Place {
+    dir: PathBuf,
+    heard: Heard,
+    pids: Vec<u32>,
+}
+
+/// True, and said, if this machine can't do it.
+fn skipped() -> bool {
+    if !geteuid().is_root() {
+        println!("skipped: needs root");
+        return true;
+    }
+    if !Path::new(BUSYBOX).exists() {
+        println!("skipped: needs {BUSYBOX}");
+        return true;
+    }
+    false
+}
+
+fn frame(stream: &mut UnixStream) -> Option<(Header, Vec<u8>)> {
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header).ok()?;
+    let header = Header::read(&header);
+    let mut message = vec![0; header.length];
+    stream.read_exact(&mut message).ok()?;
+    Some((header, message))
+}
+
+fn field(message: &[u8], number: u32) -> Option<Value<'_>> {
+    Fields::of(message).filter_map(Result::ok).find(|(n, _)| *n == number).map(|(_, value)| value)
+}
+
+fn number(message: &[u8], at: u32) -> u64 {
+    field(message, at).map_or(0, |value| value.number().unwrap())
+}
+
+fn bytes(message: &[u8], at: u32) -> &[u8] {
+    field(message, at).map_or(&[], |value| value.bytes().unwrap())
+}
+
+fn text(message: &[u8], at: u32) -> &str {
+    std::str::from_utf8(bytes(message, at)).unwrap()
+}
+
+impl Place {
+    fn new(args: &[&str]) -> Self {
+        Self::with(args, |_| {})
+    }
+
+    fn with(args: &[&str], change: impl FnOnce(&mut Json)) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Short: a socket's path has room for 107 bytes, and its name takes 64.
+        let dir = PathBuf::from(format!("/tmp/orlop-{}-{n}", std::process::id()));
+        let bin = dir.join("t/c1/rootfs/bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::create_dir(dir.join("t/c1/rootfs/proc")).unwrap();
+        fs::copy(BUSYBOX, bin.join("busybox")).unwrap();
+        for name in ["sh", "sleep", "cat", "true", "head", "tty"] {
+            symlink("busybox", bin.join(name)).unwrap();
+        }
+        let mut config = json!({
+            "ociVersion": "1.0.2",
+            "process": {"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
+            "root": {"path": "rootfs"},
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+                {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["ptmxmode=0666"]},
+            ],
+            "linux": {
+                "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}],
+                "cgroupsPath": format!("/orlop-shim-test-{}-{n}", std::process::id()),
+            },
+        });
+        change(&mut config);
+        fs::write(dir.join("t/c1/config.json"), config.to_string()).unwrap();
+        for name in ["in", "out", "err"] {
+            mkfifoat(CWD, dir.join(name), Mode::RUSR | Mode::WUSR).unwrap();
+        }
+        Self { dir, heard: Heard::default(), pids: Vec::new() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn bundle(&self) -> String {
+        self.path("t/c1")
+    }
+
+    /// Stands in for containerd: answers events, and keeps them.
+    fn listen(&self) {
+        let listener = UnixListener::bind(self.dir.join("events")).unwrap();
+        let heard = Arc::clone(&self.heard);
+        thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                while let Some((header, message)) = frame(&mut stream) {
+                    let request = Request::read(&message).unwrap();
+                    assert_eq!(
+                        (request.service, request.method),
+                        ("containerd.services.events.ttrpc.v1.Events", "Forward")
+                    );
+                    let envelope = bytes(request.payload, 1);
+                    let body = bytes(bytes(envelope, 4), 2).to_vec();
+                    heard.lock().unwrap().push((text(envelope, 3).to_owned(), body));
+                    if stream.write_all(&answer(header.stream, Ok(&Message::new()))).is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+
+    fn command(&self, word: &str) -> Command {
+        let mut command = Command::new(SHIM);
+        let socket = self.path("c.sock");
+        command
+            .args(["-namespace", "test", "-address", socket.as_str(), "-publish-binary", "/none", "-id", "c1", word])
+            .current_dir(self.bundle())
+            .env("TTRPC_ADDRESS", self.path("events"));
+        command
+    }
+
+    /// Runs `start` as containerd 2.3 does, which tells where sockets go. A client of the daemon.
+    fn start(&mut self) -> Client {
+        let input = Message::new().text(1, "c1").text(2, "test").text(9, &self.path("s"));
+        let mut child = self.command("start").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&input.0).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!((number(&output.stdout, 1), text(&output.stdout, 3)), (3, "ttrpc"));
+        let address = text(&output.stdout, 2);
+        assert_eq!(fs::read_to_string(self.dir.join("t/c1/address")).unwrap(), address);
+        let mut client = Client::new(address);
+        let connected = client.call("Connect", &Message::new().text(1, "c1")).unwrap();
+        self.pids.push(number(&connected, 1) as u32);
+        client
+    }
+
+    fn create(&self) -> Message {
+        self.create_by("")
+    }
+
+    /// By another runtime, if one is named.
+    fn create_by(&self, runtime: &str) -> Message {
+        let root = Message::new().text(6, runtime).text(7, &self.path("root"));
+        Message::new()
+            .text(1, "c1")
+            .text(2, &self.bundle())
+            .text(6, &self.path("out"))
+            .message(10, &any("containerd.runc.v1.Options", &root.0))
+    }
+
+    /// Waits for events, and gives their topics.
+    fn events(&self, count: usize) -> Vec<String> {
+        let end = Instant::now() + PATIENCE;
+        while self.heard.lock().unwrap().len() < count && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.heard.lock().unwrap().iter().map(|(topic, _)| topic.clone()).collect()
+    }
+
+    /// All that a reader of a FIFO gets until its end.
+    fn reader(&self, name: &str) -> thread::JoinHandle<Vec<u8>> {
+        let path = self.path(name);
+        thread::spawn(move || fs::read(path).unwrap())
+    }
+
+    fn shim(&self) -> u32 {
+        *self.pids.last().unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for pid in &self.pids {
+            let _ = kill_process(pid_of(*pid), Signal::KILL);
+        }
+        let delete = self.command("delete").stdin(Stdio::null()).output();
+        let _ = fs::remove_dir_all(&self.dir);
+        if !thread::panicking() {
+            assert!(delete.unwrap().status.success());
+        }
+    }
+}
+
+fn pid_of(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
+}
+
+fn wait_for_end(pid: u32) {
+    let end = Instant::now() + PATIENCE;
+    let is_zombie = |stat: String| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+    while test_kill_process(pid_of(pid)).is_ok()
+        && !fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, is_zombie)
+    {
+        assert!(Instant::now() < end, "process {pid} is still there");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+struct Client {
+    stream: UnixStream,
+    next: u32,
+    early: BTreeMap<u32, Vec<u8>>,
+}
+
+impl Client {
+    fn new(address: &str) -> Self {
+        let stream = UnixStream::connect(address.strip_prefix("unix://").unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, next: 1, early: BTreeMap::new() }
+    }
+
+    fn send(&mut self, method: &str, payload: &Message) -> u32 {
+        let stream = self.next;
+        self.next += 2;
+        // Both versions, in turns.
+        let service = if stream % 4 == 1 { "containerd.task.v2.Task" } else { "containerd.task.v3.Task" };
+        let request = Request { service, method, payload: &payload.0, timeout: 0 };
+        self.stream.write_all(&request.frame(stream)).unwrap();
+        stream
+    }
+
+    fn receive(&mut self, stream: u32) -> Answer {
+        loop {
+            if let Some(message) = self.early.remove(&stream) {
+                let read = read_answer(&message).unwrap();
+                return read.map(<[u8]>::to_vec).map_err(|(code, text)| (code, text.to_owned()));
+            }
+            let (header, message) = frame(&mut self.stream).expect("an answer");
+            self.early.insert(header.stream, message);
+        }
+    }
+
+    fn call(&mut self, method: &str, payload: &Message) -> Answer {
+        let stream = self.send(method, payload);
+        self.receive(stream)
+    }
+
+    fn process(&mut self, method: &str, exec: &str) -> Answer {
+        self.call(method, &Message::new().text(1, "c1").text(2, exec))
+    }
+
+    fn kill(&mut self, signal: u32) -> Answer {
+        self.call("Kill", &Message::new().text(1, "c1").number(3, signal))
+    }
+
+    /// Ends a container by force, and deletes it.
+    fn end(&mut self) {
+        self.kill(9).unwrap();
+        assert_eq!(number(&self.process("Wait", "").unwrap(), 1), 137);
+        self.process("Delete", "").unwrap();
+    }
+
+    fn exec(&mut self, name: &str, args: &[&str], out: &str) -> Answer {
+        let process = json!({"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
+        let spec = any("types.containerd.io/opencontainers/runtime-spec/1/Process", process.to_string().as_bytes());
+        let request = Message::new().text(1, "c1").text(2, name).text(5, out).message(7, &spec);
+        self.call("Exec", &request)
+    }
+}
+
+#[test]
+fn a_container_lives_and_dies_and_containerd_hears_of_it_in_order() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["sh", "-c", "echo hello; exit 7"]);
+    place.listen();
+    let mut client = place.start();
+    assert_eq!(client.process("State", "").unwrap_err().0, 5);
+    let output = place.reader("out");
+    let pid = number(&client.call("Create", &place.create()).unwrap(), 1);
+    let state = client.process("State", "").unwrap();
+    assert_eq!((number(&state, 3), number(&state, 4), text(&state, 6)), (pid, 1, place.path("out").as_str()));
+    assert_eq!(client.call("Create", &place.create()).unwrap_err().0, 6);
+    let waits =
+        [client.send("Wait", &Message::new().text(1, "c1")), client.send("Wait", &Message::new().text(1, "c1"))];
+    assert_eq!(number(&client.process("Start", "").unwrap(), 1), pid);
+    for wait in waits {
+        assert_eq!(number(&client.receive(wait).unwrap(), 1), 7);
+    }
+    // The end comes without a Delete.
+    assert_eq!(output.join().unwrap(), b"hello\n");
+    let state = client.process("State", "").unwrap();
+    assert_eq!((number(&state, 4), number(&state, 9)), (3, 7));
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 7);
+    assert_eq!(client.kill(15).unwrap_err().0, 5);
+    // While there is a container, this is not meant.
+    client.call("Shutdown", &Message::new().text(1, "c1")).unwrap();
+    assert_eq!(number(&client.process("Delete", "").unwrap(), 2), 7);
+    assert_eq!(client.process("Delete", "").unwrap_err().0, 5);
+    assert_eq!(place.events(4), ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+    let heard = place.heard.lock().unwrap().clone();
+    let exit = &heard[2].1;
+    assert_eq!((text(exit, 1), text(exit, 2), number(exit, 3), number(exit, 4)), ("c1", "c1", pid, 7));
+    client.call("Shutdown", &Message::new().text(1, "c1")).unwrap();
+    wait_for_end(place.shim());
+    assert_eq!(fs::read_dir(place.dir.join("s")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_exec_has_a_life_of_its_own_that_ends_before_that_of_its_container() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["sleep", "1000"]);
+    place.listen();
+    let mut client = place.start();
+    client.call("Create", &place.create()).unwrap();
+    client.process("Start", "").unwrap();
+
+    let output = place.reader("err");
+    client.exec("e1", &["sh", "-c", "echo in e1; exit 3"], &place.path("err")).unwrap();
+    assert_eq!(client.exec("e1", &["true"], "").unwrap_err().0, 6);
+    assert_eq!(number(&client.process("State", "e1").unwrap(), 4), 1);
+    assert!(number(&client.process("Start", "e1").unwrap(), 1) > 0);
+    assert_eq!(number(&client.process("Wait", "e1").unwrap(), 1), 3);
+    assert_eq!(output.join().unwrap(), b"in e1\n");
+    client.process("Delete", "e1").unwrap();
+    assert_eq!(client.process("State", "e1").unwrap_err().0, 5);
+
+    client.exec("e2", &["nope"], "").unwrap();
+    let (code, why) = client.process("Start", "e2").unwrap_err();
+    assert!(code == 2 && why.contains("exec: \"nope\": executable file not found in $PATH"), "{why}");
+    assert_eq!(number(&client.process("Wait", "e2").unwrap(), 1), 127);
+    client.process("Delete", "e2").unwrap();
+
+    client.exec("e3", &["sleep", "1000"], "").unwrap();
+    let e3 = number(&client.process("Start", "e3").unwrap(), 1);
+    let pids = client.process("Pids", "").unwrap();
+    let pids: Vec<_> = Fields::of(&pids).map(|f| f.unwrap().1.bytes().unwrap().to_vec()).collect();
+    assert!(pids.len() == 2 && pids.iter().any(|p| number(p, 1) == e3 && text(bytes(bytes(p, 2), 2), 1) == "e3"));
+    assert_eq!(client.process("Delete", "e3").unwrap_err().0, 9);
+    client.kill(9).unwrap();
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 137);
+    assert_eq!(number(&client.process("Wait", "e3").unwrap(), 1), 137);
+    client.exec("e4", &["true"], "").unwrap();
+    assert_eq!(client.process("Start", "e4").unwrap_err().0, 9);
+    client.process("Delete", "").unwrap();
+    place.events(12);
+    let heard = place.heard.lock().unwrap().clone();
+    let exits: Vec<_> = heard.iter().filter(|(topic, _)| topic == "/tasks/exit").map(|(_, e)| text(e, 2)).collect();
+    assert_eq!(exits, ["e1", "e3", "c1"]);
+    assert_eq!(heard.last().unwrap().0, "/tasks/delete");
+}
+
+#[test]
+fn a_container_that_was_never_started_is_deleted_and_its_end_is_told() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["true"]);
+    place.listen();
+    let mut client = place.start();
+    let pid = number(&client.call("Create", &place.create()).unwrap(), 1) as u32;
+    let deleted = client.process("Delete", "").unwrap();
+    assert_eq!((number(&deleted, 1) as u32, number(&deleted, 2)), (pid, 137));
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    assert_eq!(place.events(3), ["/tasks/create", "/tasks/exit", "/tasks/delete"]);
+}
+
+#[test]
+fn of_an_exec_that_was_deleted_nothing_stays() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["sleep", "1000"]);
+    place.listen();
+    let mut client = place.start();
+    client.call("Create", &place.create()).unwrap();
+    client.process("Start", "").unwrap();
+    let shim = place.shim();
+    let fds = || fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
+    let dirty = || {
+        let rollup = fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
+        let line = rollup.lines().find(|line| line.starts_with("Private_Dirty:")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let mut before = None;
+    for round in 0..100 {
+        if round == 20 {
+            before = Some((fds(), dirty()));
+        }
+        client.exec("e", &["true"], &place.path("out")).unwrap();
+        client.process("Start", "e").unwrap();
+        client.process("Wait", "e").unwrap();
+        client.process("Delete", "e").unwrap();
+    }
+    let (fds_before, dirty_before) = before.unwrap();
+    assert_eq!(fds(), fds_before);
+    assert!(dirty() <= dirty_before + 32, "{dirty_before} KiB became {}", dirty());
+    let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+    assert_eq!(children.split_whitespace().count(), 1, "{children}");
+    client.end();
+}
+
+#[test]
+fn questions_are_answered_at_once_while_a_create_takes_its_time() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::with(&["true"], |config| {
+        config["hooks"] = json!({"createRuntime": [{"path": BUSYBOX, "args": ["sleep", "1"]}]});
+    });
+    let mut client = place.start();
+    let began = Instant::now();
+    let create = client.send("Create", &place.create());
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let asked = Instant::now();
+        assert_eq!(client.process("State", "").unwrap_err().0, 5);
+        client.process("Connect", "").unwrap();
+        slowest = slowest.max(asked.elapsed());
+        thread::sleep(Duration::from_millis(20));
+    }
+    client.receive(create).unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1) && slowest < Duration::from_millis(200), "{slowest:?}");
+    client.end();
+}
+
+#[test]
+fn what_a_killed_daemon_leaves_is_removed_by_delete() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["sleep", "1000"]);
+    let mut client = place.start();
+    let pid = number(&client.call("Create", &place.create()).unwrap(), 1);
+    client.process("Start", "").unwrap();
+    kill_process(pid_of(place.shim()), Signal::KILL).unwrap();
+    wait_for_end(place.shim());
+    let output = place.command("delete").stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!((number(&output.stdout, 1), number(&output.stdout, 2)), (pid, 137));
+    wait_for_end(pid as u32);
+    assert_eq!(fs::read_dir(place.dir.join("s")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
+}
+
+#[test]
+fn events_wait_for_a_containerd_that_is_away() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["true"]);
+    let mut client = place.start();
+    client.call("Create", &place.create()).unwrap();
+    client.process("Start", "").unwrap();
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
+    thread::sleep(Duration::from_millis(300));
+    place.listen();
+    assert_eq!(place.events(3), ["/tasks/create", "/tasks/start", "/tasks/exit"]);
+    client.process("Delete", "").unwrap();
+    assert_eq!(place.events(4).last().unwrap(), "/tasks/delete");
+}
+
+#[test]
+fn much_output_arrives_whole_and_a_reader_that_stalls_holds_nobody_else_up() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["head", "-c", "3000000", "/dev/zero"]);
+    let mut client = place.start();
+    client.call("Create", &place.create()).unwrap();
+    let mut fifo = fs::File::open(place.path("out")).unwrap();
+    client.process("Start", "").unwrap();
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(number(&client.process("State", "").unwrap(), 4), 2);
+    let mut output = Vec::new();
+    fifo.read_to_end(&mut output).unwrap();
+    assert_eq!(output.len(), 3_000_000);
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
+    client.process("Delete", "").unwrap();
+}
+
+#[test]
+fn input_ends_when_containerd_says_so() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["cat"]);
+    let mut client = place.start();
+    let output = place.reader("out");
+    client.call("Create", &place.create().text(5, &place.path("in"))).unwrap();
+    client.process("Start", "").unwrap();
+    fs::write(place.path("in"), "one\n").unwrap();
+    // Its writer has gone, but that is not the end: another may come.
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(number(&client.process("State", "").unwrap(), 4), 2);
+    fs::write(place.path("in"), "two\n").unwrap();
+    client.call("CloseIO", &Message::new().text(1, "c1").flag(3, true)).unwrap();
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
+    assert_eq!(output.join().unwrap(), b"one\ntwo\n");
+    client.process("Delete", "").unwrap();
+}
+
+#[test]
+fn a_terminal_has_the_size_that_it_is_given() {
+    if skipped() {
+        return;
+    }
+    let script = "tty; cat >/dev/null; busybox stty size";
+    let mut place = Place::with(&["sh", "-c", script], |config| config["process"]["terminal"] = json!(true));
+    let mut client = place.start();
+    let output = place.reader("out");
+    client.call("Create", &place.create().flag(4, true).text(5, &place.path("in"))).unwrap();
+    client.process("Start", "").unwrap();
+    client.call("ResizePty", &Message::new().text(1, "c1").number(3, 91u32).number(4, 17u32)).unwrap();
+    fs::write(place.path("in"), "\u{4}").unwrap();
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
+    let output = String::from_utf8(output.join().unwrap()).unwrap();
+    assert!(output.starts_with("/dev/pts/0\r\n") && output.contains("17 91\r\n"), "{output:?}");
+    client.process("Delete", "").unwrap();
+}
+
+#[test]
+fn a_root_file_system_of_many_layers_is_mounted_and_unmounted() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["sh", "-c", "cat /l0 /l59; echo new > /new"]);
+    fs::rename(place.dir.join("t/c1/rootfs"), place.dir.join("base")).unwrap();
+    fs::create_dir(place.dir.join("t/c1/rootfs")).unwrap();
+    let mut layers = vec![place.path("base")];
+    for n in 0..60 {
+        let layer =
+            place.dir.join(format!("a-layer-whose-path-takes-more-room-than-a-page-has-for-sixty-of-its-kind-{n}"));
+        fs::create_dir(&layer).unwrap();
+        fs::write(layer.join(format!("l{n}")), format!("layer {n}\n")).unwrap();
+        layers.push(layer.to_str().unwrap().to_owned());
+    }
+    for name in ["upper", "work"] {
+        // Overlay can't be upon overlay: where /tmp is one, this is in memory.
+        fs::create_dir_all(place.dir.join(name)).unwrap();
+    }
+    let lower = format!("lowerdir={}", layers.join(":"));
+    assert!(lower.len() > 4096);
+    let mut client = place.start();
+    let mount = Message::new()
+        .text(1, "overlay")
+        .text(2, "overlay")
+        .text(4, &lower)
+        .text(4, &format!("upperdir={}", place.path("upper")))
+        .text(4, &format!("workdir={}", place.path("work")));
+    let output = place.reader("out");
+    client.call("Create", &place.create().message(3, &mount)).unwrap();
+    client.process("Start", "").unwrap();
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
+    assert_eq!(output.join().unwrap(), b"layer 0\nlayer 59\n");
+    client.process("Delete", "").unwrap();
+    assert_eq!(fs::read_dir(place.dir.join("t/c1/rootfs")).unwrap().count(), 0);
+    assert_eq!(fs::read(place.dir.join("upper/new")).unwrap(), b"new\n");
+}
+
+#[test]
+fn another_runtime_is_run_if_it_is_named() {
+    if skipped() {
+        return;
+    }
+    let Some(runc) = ["/usr/sbin/runc", "/usr/bin/runc"].into_iter().find(|path| Path::new(path).exists()) else {
+        return println!("skipped: needs runc");
+    };
+    let mut place = Place::with(&["sleep", "1000"], |config| config["process"]["terminal"] = json!(true));
+    place.listen();
+    let mut client = place.start();
+    let output = place.reader("out");
+    let request = place.create_by(runc).flag(4, true);
+    if let Err((_, why)) = client.call("Create", &request) {
+        return println!("skipped: {why}");
+    }
+    client.process("Start", "").unwrap();
+    let errors = place.reader("err");
+    client.exec("e1", &["sh", "-c", "echo by runc; exit 4"], &place.path("err")).unwrap();
+    client.process("Start", "e1").unwrap();
+    assert_eq!(number(&client.process("Wait", "e1").unwrap(), 1), 4);
+    assert_eq!(errors.join().unwrap(), b"by runc\n");
+    client.exec("e2", &["nope"], "").unwrap();
+    let (_, why) = client.process("Start", "e2").unwrap_err();
+    assert!(why.starts_with("OCI runtime exec failed: ") && why.contains("executable file not found"), "{why}");
+    assert_eq!(Fields::of(&client.process("Pids", "").unwrap()).count(), 1);
+    client.process("Delete", "e1").unwrap();
+    client.end();
+    assert_eq!(output.join().unwrap(), b"");
+    assert_eq!(place.events(8).last().unwrap(), "/tasks/delete");
+    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
+}
+
+#[test]
+fn limits_are_changed_and_what_was_used_is_told() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["sleep", "1000"]);
+    let mut client = place.start();
+    client.call("Create", &place.create()).unwrap();
+    client.process("Start", "").unwrap();
+    let resources =
+        any("types.containerd.io/opencontainers/runtime-spec/1/LinuxResources", br#"{"pids":{"limit":77}}"#);
+    client.call("Update", &Message::new().text(1, "c1").message(2, &resources)).unwrap();
+    let answer = client.process("Stats", "").unwrap();
+    let (kind, metrics) = (text(bytes(&answer, 1), 1), bytes(bytes(&answer, 1), 2));
+    let pids = match kind {
+        "io.containerd.cgroups.v1.Metrics" => bytes(metrics, 2),
+        "io.containerd.cgroups.v2.Metrics" => bytes(metrics, 1),
+        other => panic!("{other}"),
+    };
+    assert_eq!((number(pids, 1), number(pids, 2)), (1, 77));
+    let bad = Message::new().text(1, "c1").message(2, &any("x", b"{"));
+    assert_eq!(client.call("Update", &bad).unwrap_err().0, 2);
+    client.end();
+}
+
+#[test]
+fn a_container_is_paused_and_goes_on() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["sleep", "1000"]);
+    place.listen();
+    let mut client = place.start();
+    client.call("Create", &place.create()).unwrap();
+    assert_eq!(client.process("Pause", "").unwrap_err().0, 9);
+    client.process("Start", "").unwrap();
+    match client.process("Pause", "") {
+        Err((_, why)) if why.contains("freezer") || why.contains("cgroup") => return println!("skipped: {why}"),
+        other => drop(other.unwrap()),
+    }
+    assert_eq!(number(&client.process("State", "").unwrap(), 4), 4);
+    assert_eq!(client.process("Pause", "").unwrap_err().0, 9);
+    client.process("Resume", "").unwrap();
+    assert_eq!(number(&client.process("State", "").unwrap(), 4), 2);
+    client.process("Pause", "").unwrap();
+    // Also a frozen one dies.
+    client.end();
+    assert_eq!(place.events(7).last().unwrap(), "/tasks/delete");
+}
+
+#[test]
+fn what_is_no_request_of_ours_is_refused() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["true"]);
+    let mut client = place.start();
+    assert_eq!(client.call("Nothing", &Message::new()).unwrap_err().0, 12);
+    assert_eq!(client.call("Checkpoint", &Message::new().text(1, "c1")).unwrap_err().0, 12);
+    assert_eq!(client.call("State", &Message(b"\x0a\xff".to_vec())).unwrap_err().0, 3);
+    assert_eq!(client.call("Create", &Message::new().text(1, "../x").text(2, "/b")).unwrap_err().0, 2);
+    assert_eq!(client.call("Create", &place.create().text(8, "/checkpoint")).unwrap_err().0, 12);
+    // A length that nothing has: the connection ends, and the shim does not.
+    client.stream.write_all(&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 99, 1, 0]).unwrap();
+    assert!(frame(&mut client.stream).is_none());
+    let address = fs::read_to_string(place.dir.join("t/c1/address")).unwrap();
+    assert_eq!(Client::new(&address).process("State", "").unwrap_err().0, 5);
+}
+
+#[test]
+fn a_container_can_not_write_to_the_shims_program() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["true"]);
+    place.start();
+    let exe = fs::File::open(format!("/proc/{}/exe", place.shim())).unwrap();
+    assert!(fstatvfs(&exe).unwrap().f_flag.contains(StatVfsMountFlags::RDONLY));
+}
