@@ -383,6 +383,18 @@ fn damage_is_found_and_repaired() {
 }
 
 #[test]
+fn a_tar_that_a_crash_left_without_its_table_is_no_damage_unless_an_image_needs_it() {
+    let (_dir, store) = store("begun");
+    let content = tar(&[("a", b"hello")]);
+    let blob = packed(Compression::Gzip, &content);
+    let diff_id = receive(&store, &blob, None).unwrap().diff_id;
+    store.layers.unlink(&layers::table_name(&diff_id)).unwrap();
+    assert!(store.verify(Verify::Report, &mut |finding| assert_eq!(finding.damage, None, "{finding:?}")).unwrap());
+    image(&store, "app:1", &[(Descriptor::of(media::LAYER_GZIP, &blob), diff_id)]);
+    assert!(!store.verify(Verify::Report, &mut |_| ()).unwrap());
+}
+
+#[test]
 fn only_a_store_is_opened() {
     let dir = TestDir::new("open");
     dir.dir.create("letter").unwrap();
