@@ -185,7 +185,7 @@ pub struct Options {
     #[arg(long)]
     pub rm_on_delete: bool,
 
-    /// What is run in place of the image's command
+    /// What is run in place of the image's command; after `--` if its first word begins with a dash
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
 }

@@ -25,7 +25,7 @@ pub struct LayerInfo {
     pub diff_id: Digest,
     /// The length of the tar, in bytes.
     pub tar_size: u64,
-    /// The bytes of all its files, as Docker counts a layer's size.
+    /// The bytes of all its files and of the targets of its symbolic links, as Docker counts a layer's size.
     pub content: u64,
     /// How many entries it has.
     pub entries: u64,
@@ -41,9 +41,12 @@ impl LayerInfo {
     fn of(diff_id: Digest, layer: &Layer) -> Self {
         let mut content = 0u64;
         for entry in layer.entries() {
-            if let Kind::File { size, .. } = entry.kind {
-                content = content.saturating_add(size);
-            }
+            let size = match entry.kind {
+                Kind::File { size, .. } => size,
+                Kind::Symlink(target) => target.len() as u64,
+                _ => 0,
+            };
+            content = content.saturating_add(size);
         }
         Self { diff_id, tar_size: layer.tar_size, content, entries: layer.len() as u64 }
     }

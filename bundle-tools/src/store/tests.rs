@@ -92,6 +92,14 @@ fn a_layer_becomes_its_tar_and_table_however_it_is_packed() {
 }
 
 #[test]
+fn the_size_of_a_layer_is_that_of_its_files_and_of_the_names_in_its_links() {
+    use crate::transport::tests::{Part, tar};
+    let (_dir, store) = store("size");
+    let content = tar(&[Part::File("a", b"hello"), Part::Link("b", "a/name")]);
+    assert_eq!(receive(&store, &content, None).unwrap().content, 5 + 6);
+}
+
+#[test]
 fn a_plain_layer_takes_its_room_once() {
     let (_dir, store) = store("plain");
     let content = tar(&[("a", &[1; 1_000_000])]);
@@ -372,6 +380,18 @@ fn damage_is_found_and_repaired() {
     assert_eq!(bad(Verify::Report), (true, vec![]));
     damage(format!("blobs/sha256/{}", Digest::of(&blob).hex()));
     assert_eq!(bad(Verify::Repair), (false, vec!["blob", "image"]));
+}
+
+#[test]
+fn a_tar_that_a_crash_left_without_its_table_is_no_damage_unless_an_image_needs_it() {
+    let (_dir, store) = store("begun");
+    let content = tar(&[("a", b"hello")]);
+    let blob = packed(Compression::Gzip, &content);
+    let diff_id = receive(&store, &blob, None).unwrap().diff_id;
+    store.layers.unlink(&layers::table_name(&diff_id)).unwrap();
+    assert!(store.verify(Verify::Report, &mut |finding| assert_eq!(finding.damage, None, "{finding:?}")).unwrap());
+    image(&store, "app:1", &[(Descriptor::of(media::LAYER_GZIP, &blob), diff_id)]);
+    assert!(!store.verify(Verify::Report, &mut |_| ()).unwrap());
 }
 
 #[test]

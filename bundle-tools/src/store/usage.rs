@@ -159,7 +159,7 @@ impl Store {
         Ok(usage)
     }
 
-    /// What a chain of layers takes as Docker counts it: the bytes of all their files.
+    /// What a chain of layers takes as Docker counts it: see [`super::LayerInfo::content`].
     pub fn size(&self, diff_ids: &[Digest]) -> Result<u64> {
         let mut size = 0u64;
         for diff_id in diff_ids {

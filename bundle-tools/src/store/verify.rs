@@ -86,6 +86,8 @@ impl Check<'_> {
     fn layers(&mut self) -> Result<()> {
         let dir = &self.store.layers;
         let names = dir.names()?;
+        // When it can't be known what is needed, everything is.
+        let needed = self.store.marks().ok().map(|marks| marks.layers);
         for name in names.iter().filter_map(|name| name.strip_suffix(".tar")) {
             let damage = hashed(name, optional(dir.file(&format!("{name}.tar")))?)?;
             let is_whole = damage.is_none();
@@ -100,7 +102,11 @@ impl Check<'_> {
                 Ok(true)
             })?;
             if is_whole && let Ok(diff_id) = Digest::from_hex(name) {
-                self.table(&diff_id)?;
+                // A crash between a tar and its table leaves a layer that isn't there yet; prune takes it.
+                let begun = !names.contains(&format!("{name}.idx"));
+                if !begun || needed.as_ref().is_none_or(|needed| needed.contains(&diff_id)) {
+                    self.table(&diff_id)?;
+                }
             }
         }
         for name in names.iter().filter(|name| !name.ends_with(".tar")) {

@@ -18,6 +18,7 @@ mod formats;
 mod hostile;
 mod layers;
 mod oracle;
+mod real;
 mod registry;
 mod sharing;
 mod tool;

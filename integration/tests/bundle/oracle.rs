@@ -88,10 +88,12 @@ impl Containerd {
         command
     }
 
+    /// One command of its client, which must succeed. What it printed.
     #[track_caller]
-    fn must(&self, args: &[&str]) {
+    pub(crate) fn must(&self, args: &[&str]) -> String {
         let output = self.ctr(args).output().unwrap();
         assert!(output.status.success(), "ctr {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// What it unpacks of an image of a layout that has no other.

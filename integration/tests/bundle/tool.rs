@@ -180,7 +180,7 @@ impl Drop for Scratch {
 }
 
 /// Where the tests keep what they make, below cargo's target folder: not in memory, nor on an overlay.
-fn scratch() -> PathBuf {
+pub(crate) fn scratch() -> PathBuf {
     let here = std::env::current_exe().unwrap();
     here.ancestors().nth(3).unwrap().join("orlop-bundle-tests")
 }

@@ -29,7 +29,7 @@ pub(crate) struct Options {
 }
 
 /// A Debian package that tests need, and a path or a program that says it is there.
-const PACKAGES: [(&str, &str); 15] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("libseccomp-dev", "/usr/include/seccomp.h"),
     ("crun", "crun"),
     ("runc", "runc"),
@@ -44,6 +44,8 @@ const PACKAGES: [(&str, &str); 15] = [
     ("docker-registry", "docker-registry"),
     ("apache2-utils", "htpasswd"),
     ("containerd", "containerd"),
+    ("docker.io", "dockerd"),
+    ("podman", "podman"),
     ("pkg-config", "pkg-config"),
 ];
 
