@@ -26,7 +26,7 @@ const ANSWER: &str = "web\n/app\nprod\nx\nno manual\n2 root\n0\n(42,)\n";
 
 /// A minimal Debian with Python, in a tar that is made once and kept; `None`, said, when it can't be had.
 fn debian() -> Option<PathBuf> {
-    let tar = scratch().join("debian.tar");
+    let tar = scratch().join("debian-python3.tar");
     fs::create_dir_all(scratch()).unwrap();
     let lock = File::create(scratch().join("debian.lock")).unwrap();
     lock.lock().unwrap();
