@@ -19,7 +19,6 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -36,6 +35,7 @@ use crate::dir::Dir;
 use crate::directory::{IdRange, Owners, remove_tree};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::image::{Compression, Descriptor};
+use crate::layer::Time;
 use crate::store::{Image, Store};
 use crate::{json, mount};
 
@@ -122,7 +122,7 @@ impl Bundle {
             manifest: image.descriptor.clone(),
             layers: image.config.rootfs.diff_ids.clone(),
             backend,
-            created: now(),
+            created: Time::now().sec,
             written: None,
             owners: Owners::Keep,
             mount_points: Vec::new(),
@@ -312,7 +312,8 @@ impl Bundle {
             return Err(Error::new(ErrorKind::InUse, text));
         }
         self.unmount()?;
-        for name in ["config.json", "rootfs", "volumes", "hosts", "hostname", "resolv.conf"] {
+        // The root first: what keeps it from being removed leaves the bundle as it is.
+        for name in ["rootfs", "config.json", "volumes", "hosts", "hostname", "resolv.conf"] {
             gone(remove_tree(&self.dir, name))?;
         }
         for name in ["upper.new", "upper", "work"] {
@@ -495,7 +496,7 @@ fn sweep_alone(store: &Store) -> Result<usize> {
 
 /// Root gives files to whom they belong, in the ids of the container if it has its own; for others owners are noted in
 /// an attribute, since only root may give files away.
-fn owners(mapping: &Mapping) -> Owners {
+pub fn owners(mapping: &Mapping) -> Owners {
     let ranges = |maps: &[IdMap]| {
         maps.iter().map(|map| IdRange { image: map.container, disk: map.host, count: map.size }).collect()
     };
@@ -570,8 +571,4 @@ fn new_id() -> Result<String> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).at(|| "getrandom")?;
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

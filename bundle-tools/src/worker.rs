@@ -508,6 +508,19 @@ pub(crate) mod tests {
         Worker::start(&Task::Escape(Attempt { work, way }), &[], jail)?.wait()
     }
 
+    /// Ways out that end the worker.
+    const FATAL: [Way; 9] = [
+        Way::Socket,
+        Way::Execute,
+        Way::Kill,
+        Way::Mount,
+        Way::BecomeRoot,
+        Way::RaiseLimit,
+        Way::Rewrite,
+        Way::UserNamespace,
+        Way::Ptrace,
+    ];
+
     #[test]
     fn a_worker_without_a_tree_has_no_way_out() {
         for work in [Work::Ingest { max_output: 1 << 20 }, Work::Merge] {
@@ -515,17 +528,7 @@ pub(crate) mod tests {
             for way in [Way::Open, Way::OpenAbove] {
                 assert!(attempt(work, way, None).unwrap().starts_with("Permission denied"), "{work:?} {way:?}");
             }
-            for way in [
-                Way::Socket,
-                Way::Execute,
-                Way::Kill,
-                Way::Mount,
-                Way::BecomeRoot,
-                Way::RaiseLimit,
-                Way::Rewrite,
-                Way::UserNamespace,
-                Way::Ptrace,
-            ] {
+            for way in FATAL {
                 let said = attempt(work, way, None).unwrap_err().to_string();
                 assert_eq!(said, "worker: stopped by its system call filter", "{work:?} {way:?}");
             }
@@ -543,17 +546,7 @@ pub(crate) mod tests {
             for way in [Way::Open, Way::OpenAbove] {
                 assert!(attempt(work, way, Some(&tree.dir)).unwrap().starts_with(no), "{work:?} {way:?}");
             }
-            for way in [
-                Way::Socket,
-                Way::Execute,
-                Way::Kill,
-                Way::Mount,
-                Way::BecomeRoot,
-                Way::RaiseLimit,
-                Way::Rewrite,
-                Way::UserNamespace,
-                Way::Ptrace,
-            ] {
+            for way in FATAL {
                 let said = attempt(work, way, Some(&tree.dir)).unwrap_err().to_string();
                 assert_eq!(said, "worker: stopped by its system call filter", "{work:?} {way:?}");
             }

@@ -6,8 +6,9 @@ use clap::{Args, ValueEnum};
 use orlop_bundle::bundle::{self, Bundle};
 use orlop_bundle::commit::document::About;
 use orlop_bundle::config::Options;
+use orlop_bundle::config::namespaces::Mapping;
 use orlop_bundle::dir::Dir;
-use orlop_bundle::directory::{Owners, remove_tree};
+use orlop_bundle::directory::remove_tree;
 use orlop_bundle::error::{Error, ErrorKind, Result};
 use orlop_bundle::format::Value;
 use orlop_bundle::image::Compression;
@@ -199,7 +200,7 @@ pub(crate) fn unpack(args: &Unpack, global: &Global, store: &Store, screen: &mut
         let text = format!("{}: is not empty (it has {there:?})", args.folder);
         return Err(Error::new(ErrorKind::AlreadyExists, text));
     }
-    match store.write_directory(&image.config.rootfs.diff_ids, &folder, &owners()) {
+    match store.write_directory(&image.config.rootfs.diff_ids, &folder, &bundle::owners(&Mapping::default())) {
         Ok(written) => {
             written.notes.iter().for_each(|note| tell(&format!("orlop-bundle: unpack {}: {note}", args.image)));
             Ok(())
@@ -252,11 +253,6 @@ pub(crate) fn commit(args: &Commit, global: &Global, screen: &mut Screen) -> Res
         made.summary.notes.iter().for_each(|note| tell(&format!("orlop-bundle: commit {}: {note}", args.bundle)));
     }
     screen.line(&made.id.to_string())
-}
-
-/// Root's files belong to whom the image says; for others owners are noted in an attribute.
-fn owners() -> Owners {
-    if rustix::process::geteuid().is_root() { Owners::Keep } else { Owners::Rootless }
 }
 
 /// Does `act` to every bundle; the others' errors are told at once, the last one's is the command's own.
