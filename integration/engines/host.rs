@@ -205,6 +205,12 @@ impl Host {
         PathBuf::from(format!("/proc/{}/root/{}", self.first, path.trim_start_matches('/')))
     }
 
+    /// What is in a file on the host.
+    #[track_caller]
+    pub(crate) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
     /// Writes a file on the host, and makes its folders.
     #[track_caller]
     pub(crate) fn write(&self, path: &str, text: impl AsRef<[u8]>) {
@@ -315,10 +321,15 @@ impl Host {
         Daemon { name, pid, entered: Some(entered) }
     }
 
-    /// The end of what a daemon has said.
-    pub(crate) fn log(&self, name: &str) -> String {
+    /// What a daemon has said, and those of its name before it.
+    pub(crate) fn whole_log(&self, name: &str) -> String {
         let text = fs::read(self.dir.join(format!("{name}.log"))).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The end of it.
+    pub(crate) fn log(&self, name: &str) -> String {
+        let text = self.whole_log(name);
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
