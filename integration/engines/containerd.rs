@@ -55,7 +55,7 @@ impl Containerd {
     /// Starts it, and waits until it answers.
     #[track_caller]
     pub(crate) fn start(&mut self) {
-        self.daemon = Some(self.host.daemon("containerd", &["containerd", "--log-level", "debug"]));
+        self.daemon = Some(self.host.daemon("containerd", &["containerd", "--log-level", "trace"]));
         until("containerd to answer", || self.host.run(&["ctr", "version"]).ok().then_some(()));
     }
 
