@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -134,6 +135,7 @@ impl Host {
     /// `needs` are the programs that must be there.
     pub(crate) fn new(release: Release, topic: &str, needs: &[&str]) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        static SWEEP: Once = Once::new();
         let topic = format!("{topic} on {}", release.name());
         if release != Release::Bookworm && !long() {
             skip(&format!("{topic}: in the long form only"));
@@ -143,6 +145,7 @@ impl Host {
             skip(&format!("{topic}: needs root"));
             return None;
         }
+        SWEEP.call_once(sweep);
         let runtime = program("ORLOP_RUNTIME", "orlop", &topic)?;
         let shim = program("ORLOP_SHIM", "containerd-shim-orlop-v2", &topic)?;
         let lower = match release.root() {
@@ -402,15 +405,7 @@ impl Drop for Host {
         // The first process ends now, and the kernel ends all others of its namespace.
         drop(self.life.take());
         let _ = self.maker.wait();
-        for cgroup in &self.cgroups {
-            for path in below(cgroup).into_iter().chain([cgroup.clone()]) {
-                // A process that was killed leaves its cgroup a moment later.
-                let give_up = Instant::now() + Duration::from_secs(5);
-                while fs::remove_dir(&path).is_err() && path.exists() && Instant::now() < give_up {
-                    sleep(Duration::from_millis(5));
-                }
-            }
-        }
+        self.cgroups.iter().for_each(|cgroup| remove_cgroup(cgroup));
         if std::thread::panicking() {
             for log in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
                 let name = log.file_name().to_string_lossy().into_owned();
@@ -477,6 +472,37 @@ fn make_cgroup(cgroup: &Path) {
             fs::copy(parent.join(file), cgroup.join(file)).unwrap();
         }
     }
+}
+
+/// Removes a cgroup and those below it.
+fn remove_cgroup(cgroup: &Path) {
+    for path in below(cgroup).into_iter().chain([cgroup.to_owned()]) {
+        // A process that was killed leaves its cgroup a moment later.
+        let give_up = Instant::now() + Duration::from_secs(5);
+        while fs::remove_dir(&path).is_err() && path.exists() && Instant::now() < give_up {
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Removes what tests that were killed have left: the kernel has ended their hosts, but keeps cgroups and folders.
+fn sweep() {
+    let left = |name: &str| {
+        let mut words = name.trim_start_matches("orlop-").split('-');
+        let maker = (words.next() == Some("host")).then(|| words.next()).flatten();
+        maker.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+    };
+    let in_folder = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| left(&path.file_name().unwrap().to_string_lossy()))
+            .collect::<Vec<_>>()
+    };
+    for hierarchy in hierarchies() {
+        in_folder(&Path::new(CGROUPS).join(hierarchy.dir)).iter().for_each(|cgroup| remove_cgroup(cgroup));
+    }
+    in_folder(&scratch()).iter().for_each(|dir| remove(dir));
 }
 
 /// The cgroups below a cgroup, each after those below it.
