@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::Duration;
@@ -446,6 +447,84 @@ fn ids_are_mapped(release: Release) {
     containerd.assert_clean();
 }
 
+fn containerd_may_die_at_any_moment_with_its_shims_or_without(release: Release) {
+    let Some(mut containerd) = Containerd::new(release, "crashes") else { return };
+    let rounds = if long() { 6 } else { 2 };
+    for round in 0..rounds {
+        // In the middle of it: some are created, some run, some are deleted.
+        let script = format!(
+            "for i in $(seq 8); do (ctr run -d --runtime {0} {BUSYBOX} c$i sleep 1000; ctr run --rm --runtime {0} \
+                {BUSYBOX} d$i true) & done; wait",
+            *RUNTIME
+        );
+        let mut many = containerd.host.command(&["sh", "-c", &script]).stderr(Stdio::null()).spawn().unwrap();
+        sleep(Duration::from_millis(150 + 150 * round));
+        containerd.stop(Signal::SIGKILL);
+        if round % 2 == 1 {
+            for (pid, what) in containerd.host.processes() {
+                if what.contains("containerd-shim-") {
+                    // One that has ended meanwhile is as good.
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
+        }
+        many.wait().unwrap();
+        containerd.start();
+        let all = "for t in $(ctr tasks list -q); do ctr tasks kill -s KILL $t; ctr tasks delete -f $t; done;
+            ctr containers list -q | xargs -r ctr containers delete; ctr tasks list -q; ctr containers list -q";
+        until("all to be deleted", || containerd.host.must(&["sh", "-c", all]).trim().is_empty().then_some(()));
+        containerd.assert_clean();
+    }
+}
+
+fn what_is_paused_can_be_killed(release: Release) {
+    let Some(containerd) = Containerd::new(release, "killed while paused") else { return };
+    containerd.detach("c1", &[], "sleep 1000");
+    containerd.must(&["tasks", "pause", "c1"]);
+    containerd.remove("c1");
+    containerd.detach("c1", &[], "sleep 1000");
+    containerd.must(&["tasks", "pause", "c1"]);
+    containerd.must(&["tasks", "delete", "--force", "c1"]);
+    containerd.must(&["containers", "delete", "c1"]);
+    containerd.assert_clean();
+}
+
+fn many_execs_at_once_all_end_as_they_should(release: Release) {
+    let Some(containerd) = Containerd::new(release, "execs") else { return };
+    containerd.detach("c1", &[], "sleep 1000");
+    let one = "ctr tasks exec --exec-id e$i c1 sh -c 'seq 5000 | tail -n 1; exit 7' || echo exit $?";
+    for _ in 0..2 {
+        let out = containerd.host.must(&["sh", "-c", &format!("for i in $(seq 30); do ( {one} ) & done; wait")]);
+        assert_eq!((out.matches("5000\n").count(), out.matches("exit 7\n").count()), (30, 30), "{out}");
+    }
+    let events = containerd.events();
+    let count = |topic: &str| events.iter().filter(|event| *event == topic).count();
+    assert_eq!((count("/tasks/exec-added"), count("/tasks/exec-started"), count("/tasks/exit")), (60, 60, 60));
+    containerd.remove("c1");
+    containerd.assert_clean();
+}
+
+fn a_root_file_system_may_be_a_folder_and_a_cgroup_anywhere(release: Release) {
+    let Some(containerd) = Containerd::new(release, "rootfs") else { return };
+    let rootfs = containerd.host.path("/srv/rootfs");
+    for dir in ["bin", "dev", "proc", "sys"] {
+        fs::create_dir_all(rootfs.join(dir)).unwrap();
+    }
+    fs::copy("/bin/busybox", rootfs.join("bin/sh")).unwrap();
+    let run = |flags: &[&str], script: &str| {
+        let argv = ["--rootfs", "/srv/rootfs", "c1", "/bin/sh", "-c", script];
+        containerd.ctr(&[&["run", "--rm", "--runtime", &RUNTIME], flags, &argv].concat()).must().out
+    };
+    run(&[], "echo written >/file");
+    assert_eq!(containerd.host.read("/srv/rootfs/file"), "written\n");
+    // Without a path, it is where the shim is.
+    for (cgroup, want) in [("", "/host/c1"), ("/where", "/where")] {
+        let out = run(&["--cgroup", cgroup], "while read -r line; do echo \"$line\"; done </proc/self/cgroup");
+        assert!(out.lines().any(|line| line.ends_with(want)), "{cgroup:?}: {out}");
+    }
+    containerd.assert_clean();
+}
+
 fn what_is_not_supported_says_so(release: Release) {
     let Some(containerd) = Containerd::new(release, "checkpoint") else { return };
     containerd.detach("c1", &[], "sleep 1000");
@@ -495,5 +574,9 @@ tests! {
     an_image_may_have_more_layers_than_a_page_of_options_names
     output_goes_to_files_and_to_programs
     ids_are_mapped
+    containerd_may_die_at_any_moment_with_its_shims_or_without
+    what_is_paused_can_be_killed
+    many_execs_at_once_all_end_as_they_should
+    a_root_file_system_may_be_a_folder_and_a_cgroup_anywhere
     what_is_not_supported_says_so
 }
