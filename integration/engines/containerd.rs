@@ -443,6 +443,21 @@ fn ids_are_mapped(release: Release) {
     let ran =
         containerd.ctr(&["tasks", "exec", "--exec-id", "e", "c1", "sh", "-c", "id -u; cat /proc/self/uid_map"]).must();
     assert!(ran.out.starts_with("0\n") && ran.out.contains("100000"), "{}", ran.out);
+    // A user that is mapped opens its streams again.
+    let exec = [
+        "tasks",
+        "exec",
+        "--exec-id",
+        "e",
+        "--user",
+        "user",
+        "c1",
+        "sh",
+        "-c",
+        "id -u >/dev/stdout; id -g >/dev/stderr",
+    ];
+    let ran = containerd.ctr(&exec).must();
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("1000\n", "1000\n"));
     containerd.remove("c1");
     containerd.assert_clean();
 }
