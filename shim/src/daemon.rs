@@ -6,9 +6,7 @@ use orlop_sys::process::{adopt_fd, dead_child};
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
 use orlop_sys::rustix::io::write;
 use orlop_sys::rustix::net::{SocketAddrUnix, getsockname};
-use orlop_sys::rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, set_child_subreaper, waitid,
-};
+use orlop_sys::rustix::process::{Pid, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid};
 use orlop_sys::rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie, set_name};
 use orlop_sys::signalfd::Signals;
 use orlop_sys::{Errno, OwnedFd};
@@ -19,7 +17,7 @@ use crate::events::Events;
 use crate::poll::{Interest, Poll, Token};
 use crate::server::Server;
 use crate::service::Pending;
-use crate::start::{LISTENER, TTRPC_ADDRESS, read_file};
+use crate::start::{LISTENER, TTRPC_ADDRESS};
 use crate::task::{Containers, Drain, Exit};
 
 /// How long the last events may take when all else is over.
@@ -45,8 +43,6 @@ pub struct Daemon {
     pub(crate) memories: u32,
     /// Nothing is left to be done but to go.
     pub(crate) leaving: bool,
-    /// The last create was given up: what its hooks left running has no purpose.
-    pub(crate) given_up: bool,
     signals: Signals,
     log: Option<OwnedFd>,
 }
@@ -71,18 +67,6 @@ pub fn run(args: &Args) -> Result<(), Errno> {
     daemon.serve()
 }
 
-/// Kills all children.
-fn end_children() {
-    let pid = getpid().as_raw_nonzero();
-    let children = read_file(&format!("/proc/self/task/{pid}/children")).unwrap_or_default();
-    for child in String::from_utf8_lossy(&children).split_whitespace() {
-        if let Some(child) = child.parse().ok().and_then(Pid::from_raw) {
-            // Nobody but us reaps it, so it is this one, or dead.
-            let _ = kill_process(child, Signal::KILL);
-        }
-    }
-}
-
 impl Daemon {
     /// A daemon without containers, on `listener`. From now on this process reaps its orphans and reads its signals from
     /// an fd.
@@ -105,7 +89,6 @@ impl Daemon {
             namespace: namespace.to_owned(),
             memories: 0,
             leaving: false,
-            given_up: false,
             signals,
             log: None,
         })
@@ -119,9 +102,6 @@ impl Daemon {
             if self.leaving {
                 let until = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
                 if self.jobs.is_empty() && (self.events.is_empty() || until <= Instant::now()) {
-                    if self.given_up {
-                        end_children();
-                    }
                     self.server.unlink();
                     return Ok(());
                 }

@@ -156,6 +156,26 @@ pub struct Container {
     pub created: Message,
     /// Its memory, which is watched for kills.
     pub memory: Option<Memory>,
+    /// What was asked of it before it was there.
+    pub early: Early,
+}
+
+/// What was asked of a container that is being made.
+#[derive(Debug, Default)]
+pub struct Early {
+    /// Calls of `Kill` that wait for a process to send their signal to.
+    pub signals: Vec<(Caller, Vec<u8>)>,
+    /// Nobody wants it any more: who is to be told when nothing is left of it.
+    pub given_up: Option<Vec<(Caller, Wish)>>,
+}
+
+/// By which call a container was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Its deletion.
+    Delete,
+    /// SIGKILL.
+    Kill,
 }
 
 impl Container {
@@ -188,6 +208,16 @@ impl Container {
 pub struct Containers(pub BTreeMap<String, Container>);
 
 impl Containers {
+    /// A container, also one that is being made.
+    pub fn any(&self, id: &str) -> Result<&Container, Status> {
+        self.0.get(id).ok_or_else(not_created)
+    }
+
+    /// The same, to change it.
+    pub fn any_mut(&mut self, id: &str) -> Result<&mut Container, Status> {
+        self.0.get_mut(id).ok_or_else(not_created)
+    }
+
     /// A container that was created.
     pub fn get(&self, id: &str) -> Result<&Container, Status> {
         self.0.get(id).filter(|container| container.init.phase > Phase::Creating).ok_or_else(not_created)

@@ -30,6 +30,8 @@ use orlop_sys::rustix::fs::{CWD, Mode, StatVfsMountFlags, fstatvfs, mkfifoat};
 use orlop_sys::rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 use serde_json::{Value as Json, json};
 
+mod creating;
+
 const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-orlop-v2");
 const BUSYBOX: &str = "/bin/busybox";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -438,59 +440,6 @@ fn of_an_exec_that_was_deleted_nothing_stays() {
     let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
     assert_eq!(children.split_whitespace().count(), 1, "{children}");
     client.end();
-}
-
-#[test]
-fn questions_are_answered_at_once_while_a_create_takes_its_time() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::with(&["true"], |config| {
-        config["hooks"] = json!({"createRuntime": [{"path": BUSYBOX, "args": ["sleep", "1"]}]});
-    });
-    let mut client = place.start();
-    let began = Instant::now();
-    let create = client.send("Create", &place.create());
-    let mut slowest = Duration::ZERO;
-    for _ in 0..20 {
-        let asked = Instant::now();
-        assert_eq!(client.process("State", "").unwrap_err().0, 5);
-        client.process("Connect", "").unwrap();
-        slowest = slowest.max(asked.elapsed());
-        thread::sleep(Duration::from_millis(20));
-    }
-    client.receive(create).unwrap();
-    assert!(began.elapsed() >= Duration::from_secs(1) && slowest < Duration::from_millis(200), "{slowest:?}");
-    client.end();
-}
-
-#[test]
-fn a_create_that_hangs_is_given_up_with_the_shim() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::with(&["true"], |config| {
-        config["hooks"] = json!({"createRuntime": [{"path": BUSYBOX, "args": ["sleep", "20.125"]}]});
-    });
-    let mut client = place.start();
-    let create = client.send("Create", &place.create());
-    thread::sleep(Duration::from_millis(200));
-    assert_eq!(client.process("Delete", "").unwrap_err().0, 5);
-    // Of another container this says nothing.
-    client.call("Shutdown", &Message::new().text(1, "c2")).unwrap();
-    thread::sleep(Duration::from_millis(100));
-    client.call("Shutdown", &Message::new().text(1, "c1")).unwrap();
-    assert!(client.receive(create).unwrap_err().1.contains("died unexpectedly"));
-    wait_for_end(place.shim());
-    let began = Instant::now();
-    assert!(place.command("delete").stdin(Stdio::null()).output().unwrap().status.success());
-    assert!(began.elapsed() < Duration::from_secs(2));
-    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
-    // The hook is gone, too.
-    let is_it = |entry: std::io::Result<fs::DirEntry>| {
-        fs::read(entry.unwrap().path().join("cmdline")).is_ok_and(|line| line == b"sleep\x0020.125\0")
-    };
-    assert!(!fs::read_dir("/proc").unwrap().any(is_it));
 }
 
 #[test]
