@@ -14,6 +14,7 @@ use orlop_sys::{Errno, OwnedFd};
 use crate::args::Args;
 use crate::copy::Streams;
 use crate::events::Events;
+use crate::log;
 use crate::poll::{Interest, Poll, Token};
 use crate::server::Server;
 use crate::service::Pending;
@@ -43,6 +44,8 @@ pub struct Daemon {
     pub(crate) memories: u32,
     /// Nothing is left to be done but to go.
     pub(crate) leaving: bool,
+    /// What is less important than this is not said.
+    pub(crate) level: i32,
     signals: Signals,
     log: Option<OwnedFd>,
 }
@@ -58,11 +61,12 @@ pub fn run(args: &Args) -> Result<(), Errno> {
     orlop_sys::rustix::io::fcntl_setfd(&listener, orlop_sys::rustix::io::FdFlags::CLOEXEC)?;
     let address = std::env::var(TTRPC_ADDRESS).unwrap_or_default();
     let mut daemon = Daemon::new(listener, &args.namespace, &address)?;
+    daemon.level = args.level;
     // Containers inherit it: each shim's are alone on a core with hyperthreads.
     if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty())
         && let Err(e) = create_core_scheduling_cookie(getpid(), CoreSchedulingScope::ThreadGroup)
     {
-        daemon.log("warning", &format!("core scheduling: {}", orlop::error::describe(e)));
+        daemon.log(log::WARN, &format!("core scheduling: {}", orlop::error::describe(e)));
     }
     daemon.serve()
 }
@@ -89,6 +93,7 @@ impl Daemon {
             namespace: namespace.to_owned(),
             memories: 0,
             leaving: false,
+            level: log::INFO,
             signals,
             log: None,
         })
@@ -198,13 +203,15 @@ impl Daemon {
 
     /// Says something where containerd reads it: the FIFO `log` in the bundle that we were started in. Nobody reads while
     /// containerd is away, and then it is lost rather than waited for.
-    pub(crate) fn log(&mut self, level: &str, text: &str) {
+    pub(crate) fn log(&mut self, level: i32, text: &str) {
+        if level < self.level {
+            return;
+        }
         if self.log.is_none() {
             let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             self.log = openat(CWD, "log", flags, Mode::empty()).ok();
         }
-        let time = orlop::container::now();
-        let line = format!("time=\"{time}\" level={level} msg={text:?} namespace={:?}\n", self.namespace);
+        let line = log::line(level, text, &self.namespace);
         if let Some(log) = &self.log
             && matches!(write(log, line.as_bytes()), Err(Errno::PIPE))
         {

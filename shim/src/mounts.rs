@@ -435,7 +435,7 @@ mod tests {
     fn a_kernel_that_does_not_know_lowerdir_plus_has_its_overlay_too() {
         use std::fs;
         if !orlop_sys::rustix::process::geteuid().is_root() {
-            return println!("skipped: needs root");
+            return println!("SKIP: needs root");
         }
         let dir = std::path::PathBuf::from(format!("/tmp/orlop-overlay-{}", std::process::id()));
         let layers: Vec<_> = (0..40).map(|n| dir.join(format!("{n}:{}", "long".repeat(20)))).collect();

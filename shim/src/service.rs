@@ -15,6 +15,7 @@ use crate::daemon::Daemon;
 use crate::events::Event;
 use crate::io::{Ours, Stdio, Uris};
 use crate::job::{self, Done, Job, Outcome};
+use crate::log;
 use crate::message::{self, TaskStatus, any};
 use crate::mounts::{self, Mount};
 use crate::oom::Watch;
@@ -143,6 +144,11 @@ impl Daemon {
             return unknown();
         }
         let payload = request.payload;
+        if self.level <= log::DEBUG {
+            // All but one of them begin with the two names.
+            let of = message::Process::read(payload).unwrap_or_default();
+            self.log(log::DEBUG, &format!("{} {} {}", request.method, of.id, of.exec_id));
+        }
         match request.method {
             "State" => self.state(payload),
             "Create" => self.create(caller, payload),
@@ -228,7 +234,7 @@ impl Daemon {
         if !request.bundle.starts_with('/') {
             return Err(Status::new(Code::InvalidArgument, "bundle: not an absolute path"));
         }
-        let options = request.options.as_ref().map(Options::read).transpose()?.unwrap_or_default();
+        let options = request.options.as_ref().map(Options::read).transpose()?.flatten().unwrap_or_default();
         options.check()?;
         let mounts: Vec<_> = request.rootfs.iter().map(Mount::of).collect();
         let uris = Uris {
@@ -596,7 +602,7 @@ impl Daemon {
         let mut outcome = outcome.unwrap_or_else(|| Err(died()));
         if let Ok(done) = &mut outcome {
             for note in std::mem::take(&mut done.notes) {
-                self.log("warning", &format!("{id}: {note}"));
+                self.log(log::WARN, &format!("{id}: {note}"));
             }
             if let (Some(ours), Some(master)) = (ours, done.terminal.take()) {
                 self.attach(&id, &exec, ours, master);
@@ -614,7 +620,7 @@ impl Daemon {
         };
         match (caller, &reply) {
             (Some(caller), reply) => self.server.answer(&self.poll, caller, reply.as_ref()),
-            (None, Err(status)) => self.log("error", &format!("{id}: {}", status.message)),
+            (None, Err(status)) => self.log(log::ERROR, &format!("{id}: {}", status.message)),
             (None, Ok(_)) => {}
         }
         if what == What::Create {
@@ -684,7 +690,7 @@ impl Daemon {
             self.server.answer(&self.poll, caller, answer);
         }
         if let Err(status) = &outcome {
-            self.log("error", &format!("{id}: {}", status.message));
+            self.log(log::ERROR, &format!("{id}: {}", status.message));
         }
         self.end_streams(container.init);
         why
@@ -701,7 +707,7 @@ impl Daemon {
 
     fn attach(&mut self, id: &str, exec: &str, mut ours: Ours, master: OwnedFd) {
         if let Err(e) = ours.attach(&master) {
-            self.log("error", &format!("{id}: terminal: {}", orlop::error::describe(e)));
+            self.log(log::ERROR, &format!("{id}: terminal: {}", orlop::error::describe(e)));
         }
         self.flow(id, exec, &mut ours);
         if let Some(process) = self.containers.0.get_mut(id).and_then(|c| c.process_mut(exec)) {
@@ -884,7 +890,7 @@ impl Daemon {
             }
             // The kernel does not count its memory.
             Ok(None) => {}
-            Err(e) => self.log("warning", &format!("{id}: watch for OOM kills: {e}")),
+            Err(e) => self.log(log::WARN, &format!("{id}: watch for OOM kills: {e}")),
         }
     }
 

@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -32,6 +32,7 @@ use serde_json::{Value as Json, json};
 
 mod creating;
 mod mounts;
+mod start;
 
 const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-orlop-v2");
 const BUSYBOX: &str = "/bin/busybox";
@@ -52,11 +53,11 @@ struct Place {
 /// True, and said, if this machine can't do it.
 fn skipped() -> bool {
     if !geteuid().is_root() {
-        println!("skipped: needs root");
+        println!("SKIP: needs root");
         return true;
     }
     if !Path::new(BUSYBOX).exists() {
-        println!("skipped: needs {BUSYBOX}");
+        println!("SKIP: needs {BUSYBOX}");
         return true;
     }
     false
@@ -172,10 +173,17 @@ impl Place {
 
     /// Runs `start` as containerd 2.3 does, which tells where sockets go. A client of the daemon.
     fn start(&mut self) -> Client {
-        let input = Message::new().text(1, "c1").text(2, "test").text(9, &self.path("s"));
-        let mut child = self.command("start").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(&input.0).unwrap();
-        let output = child.wait_with_output().unwrap();
+        self.start_by(self.command("start"), &Message::new())
+    }
+
+    /// What containerd 2.3 says to `start`.
+    fn bootstrap(&self) -> Message {
+        Message::new().text(1, "c1").text(2, "test").text(9, &self.path("s"))
+    }
+
+    /// The same by a command of one's own, which is told `more` on its stdin.
+    fn start_by(&mut self, command: Command, more: &Message) -> Client {
+        let output = tell(command, &[self.bootstrap().0, more.0.clone()].concat());
         assert!(output.status.success(), "{output:?}");
         assert_eq!((number(&output.stdout, 1), text(&output.stdout, 3)), (3, "ttrpc"));
         let address = text(&output.stdout, 2);
@@ -231,6 +239,14 @@ impl Drop for Place {
             assert!(delete.unwrap().status.success());
         }
     }
+}
+
+/// Runs a command with something on its stdin.
+fn tell(mut command: Command, input: &[u8]) -> Output {
+    let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = streams.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
 }
 
 fn pid_of(pid: u32) -> Pid {
@@ -547,7 +563,7 @@ fn another_runtime_is_run_if_it_is_named() {
         return;
     }
     let Some(runc) = ["/usr/sbin/runc", "/usr/bin/runc"].into_iter().find(|path| Path::new(path).exists()) else {
-        return println!("skipped: needs runc");
+        return println!("SKIP: needs runc");
     };
     let mut place = Place::with(&["sleep", "1000"], |config| config["process"]["terminal"] = json!(true));
     place.listen();
@@ -555,7 +571,7 @@ fn another_runtime_is_run_if_it_is_named() {
     let output = place.reader("out");
     let request = place.create_by(runc).flag(4, true);
     if let Err((_, why)) = client.call("Create", &request) {
-        return println!("skipped: {why}");
+        return println!("SKIP: {why}");
     }
     client.process("Start", "").unwrap();
     let errors = place.reader("err");
@@ -611,7 +627,7 @@ fn a_container_is_paused_and_goes_on() {
     assert_eq!(client.process("Pause", "").unwrap_err().0, 9);
     client.process("Start", "").unwrap();
     match client.process("Pause", "") {
-        Err((_, why)) if why.contains("freezer") || why.contains("cgroup") => return println!("skipped: {why}"),
+        Err((_, why)) if why.contains("freezer") || why.contains("cgroup") => return println!("SKIP: {why}"),
         other => drop(other.unwrap()),
     }
     assert_eq!(number(&client.process("State", "").unwrap(), 4), 4);

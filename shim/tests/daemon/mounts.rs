@@ -130,7 +130,7 @@ fn an_image_file_is_mounted_by_a_loop_device_that_goes_with_its_mount() {
         return;
     }
     if fs::metadata("/dev/loop-control").is_err() {
-        return println!("skipped: no loop devices");
+        return println!("SKIP: no loop devices");
     }
     let mut place = place("cat /proc/mounts | head -n 1; cat /hello; echo x > /new && exit 1; exit 0");
     fs::write(place.dir.join("base/hello"), "from an image\n").unwrap();
@@ -138,7 +138,7 @@ fn an_image_file_is_mounted_by_a_loop_device_that_goes_with_its_mount() {
     let image = place.path("image");
     let made = Command::new("mke2fs").args(["-q", "-t", "ext4", "-d", &place.path("base"), &image, "16M"]).output();
     if !made.is_ok_and(|made| made.status.success()) {
-        return println!("skipped: needs mke2fs");
+        return println!("SKIP: needs mke2fs");
     }
     for options in [&["loop", "ro"][..], &["ro", "loop", "direct-io"]] {
         let output = run(&mut place, &[mount("ext4", &image, options)]);
@@ -243,7 +243,7 @@ fn a_mount_that_hangs_holds_up_its_own_create_and_nothing_else() {
     }
     let mut place = place("true");
     let Ok(device) = fs::File::options().read(true).write(true).open("/dev/fuse") else {
-        return println!("skipped: no FUSE");
+        return println!("SKIP: no FUSE");
     };
     // A file system whose server never answers.
     let silent = place.path("silent");
