@@ -929,7 +929,10 @@ impl Daemon {
     }
 
     fn tell(&mut self, topic: &'static str, kind: &'static str, body: Message) {
-        self.events.push(&self.poll, &Event { topic, kind, body });
+        let given_up = self.events.push(&self.poll, &Event { topic, kind, body });
+        if given_up > 0 {
+            self.log(log::WARN, &format!("events that nobody heard were given up: {given_up}"));
+        }
     }
 
     fn end_streams(&mut self, process: Process) {

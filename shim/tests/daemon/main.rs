@@ -31,6 +31,7 @@ use orlop_sys::rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_p
 use serde_json::{Value as Json, json};
 
 mod creating;
+mod events;
 mod mounts;
 mod start;
 
@@ -479,23 +480,6 @@ fn what_a_killed_daemon_leaves_is_removed_by_delete() {
     wait_for_end(pid as u32);
     assert_eq!(fs::read_dir(place.dir.join("s")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
-}
-
-#[test]
-fn events_wait_for_a_containerd_that_is_away() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["true"]);
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
-    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
-    thread::sleep(Duration::from_millis(300));
-    place.listen();
-    assert_eq!(place.events(3), ["/tasks/create", "/tasks/start", "/tasks/exit"]);
-    client.process("Delete", "").unwrap();
-    assert_eq!(place.events(4).last().unwrap(), "/tasks/delete");
 }
 
 #[test]
