@@ -173,7 +173,9 @@ impl Daemon {
                     // A job that was finished just now, a program that took output, or an orphan.
                     let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
                     self.loggers.retain(|(logger, _)| *logger != number);
-                    self.containers.forget_logger(number);
+                    if let Some((id, exec)) = self.containers.forget_logger(number) {
+                        self.lost_logger(&id, &exec);
+                    }
                 }
             }
         }

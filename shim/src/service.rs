@@ -13,7 +13,7 @@ use orlop_sys::{BorrowedFd, Errno, OwnedFd, rustix};
 
 use crate::daemon::Daemon;
 use crate::events::Event;
-use crate::io::{Ours, Stdio, Uris};
+use crate::io::{Ours, Stdio, Uris, to_nowhere};
 use crate::job::{self, Done, Job, Outcome};
 use crate::log;
 use crate::message::{self, TaskStatus, any};
@@ -570,6 +570,9 @@ impl Daemon {
         let mut pending = Pending { job, id: id.to_owned(), exec: exec.to_owned(), what, caller: Some(caller), ours };
         if let Some(ours) = &mut pending.ours {
             self.flow(id, exec, ours);
+            if let Some(process) = self.containers.0.get_mut(id).and_then(|c| c.process_mut(exec)) {
+                process.logged = std::mem::take(&mut ours.spare);
+            }
         }
         self.jobs.push(pending);
         Ok(None)
@@ -942,6 +945,19 @@ impl Daemon {
         if process.logger != 0 && signal(process.logger, TERM).is_ok() {
             self.loggers.push((process.logger, Instant::now() + LOGGER));
         }
+    }
+
+    /// The program that took the output of a process has died. The process neither dies of that nor waits for ever: what
+    /// it says is lost.
+    pub(crate) fn lost_logger(&mut self, id: &str, exec: &str) {
+        let Some(process) = self.containers.0.get_mut(id).and_then(|c| c.process_mut(exec)) else { return };
+        let logged = std::mem::take(&mut process.logged);
+        if process.dead {
+            return;
+        }
+        let streams = logged.into_iter().filter_map(|reader| to_nowhere(reader).ok());
+        process.streams.extend(streams.filter_map(|stream| self.streams.add(&self.poll, stream)));
+        self.log(log::WARN, &format!("{id} {exec}: the logging program has ended, and output is lost"));
     }
 
     /// Ends programs that took output and have had their time.

@@ -76,6 +76,8 @@ pub struct Process {
     pub console: Option<OwnedFd>,
     /// The program that takes its output.
     pub logger: u32,
+    /// The pipes that it reads.
+    pub logged: Vec<OwnedFd>,
     /// Who waits for its end.
     pub waiters: Vec<Caller>,
     /// The document of an exec, until it is started.
@@ -98,6 +100,7 @@ impl Process {
             input_closed: false,
             console: None,
             logger: 0,
+            logged: Vec::new(),
             waiters: Vec::new(),
             document: Vec::new(),
             deleting: false,
@@ -246,15 +249,18 @@ impl Containers {
         })
     }
 
-    /// A program that took output has ended: its pid is nobody's.
-    pub fn forget_logger(&mut self, pid: u32) {
-        for container in self.0.values_mut() {
-            for process in std::iter::once(&mut container.init).chain(container.execs.values_mut()) {
-                if process.logger == pid {
-                    process.logger = 0;
-                }
+    /// A program that took output has ended: its pid is nobody's. Whose output it was.
+    pub fn forget_logger(&mut self, pid: u32) -> Option<(String, String)> {
+        let has_it = |process: &Process| process.logger == pid;
+        let (id, exec) = self.0.iter().find_map(|(id, container)| {
+            if has_it(&container.init) {
+                return Some((id.clone(), String::new()));
             }
-        }
+            let exec = container.execs.iter().find(|(_, process)| has_it(process));
+            exec.map(|(exec, _)| (id.clone(), exec.clone()))
+        })?;
+        self.0.get_mut(&id)?.process_mut(&exec)?.logger = 0;
+        Some((id, exec))
     }
 }
 

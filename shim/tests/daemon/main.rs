@@ -32,6 +32,7 @@ use serde_json::{Value as Json, json};
 
 mod creating;
 mod events;
+mod io;
 mod mounts;
 mod start;
 
@@ -480,46 +481,6 @@ fn what_a_killed_daemon_leaves_is_removed_by_delete() {
     wait_for_end(pid as u32);
     assert_eq!(fs::read_dir(place.dir.join("s")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
-}
-
-#[test]
-fn much_output_arrives_whole_and_a_reader_that_stalls_holds_nobody_else_up() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["head", "-c", "3000000", "/dev/zero"]);
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    let mut fifo = fs::File::open(place.path("out")).unwrap();
-    client.process("Start", "").unwrap();
-    thread::sleep(Duration::from_millis(200));
-    assert_eq!(number(&client.process("State", "").unwrap(), 4), 2);
-    let mut output = Vec::new();
-    fifo.read_to_end(&mut output).unwrap();
-    assert_eq!(output.len(), 3_000_000);
-    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
-    client.process("Delete", "").unwrap();
-}
-
-#[test]
-fn input_ends_when_containerd_says_so() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["cat"]);
-    let mut client = place.start();
-    let output = place.reader("out");
-    client.call("Create", &place.create().text(5, &place.path("in"))).unwrap();
-    client.process("Start", "").unwrap();
-    fs::write(place.path("in"), "one\n").unwrap();
-    // Its writer has gone, but that is not the end: another may come.
-    thread::sleep(Duration::from_millis(100));
-    assert_eq!(number(&client.process("State", "").unwrap(), 4), 2);
-    fs::write(place.path("in"), "two\n").unwrap();
-    client.call("CloseIO", &Message::new().text(1, "c1").flag(3, true)).unwrap();
-    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
-    assert_eq!(output.join().unwrap(), b"one\ntwo\n");
-    client.process("Delete", "").unwrap();
 }
 
 #[test]
