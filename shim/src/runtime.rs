@@ -24,6 +24,7 @@ use crate::job::{self, Done, Outcome};
 use crate::mounts::{self, Mount};
 use crate::options::{self, Options};
 use crate::start::{read_file, write_file};
+use crate::task;
 use crate::ttrpc::{Code, Status};
 
 /// See the [module](self).
@@ -78,6 +79,8 @@ impl Runtime<'_> {
         let kept = serde_json::to_vec(self.options).unwrap_or_default();
         let file = format!("{}/{}", self.bundle, options::FILE);
         write_file(&file, &kept).map_err(failed(&file))?;
+        // Of an earlier container in the same bundle, if there is one.
+        let _ = unlinkat(CWD, format!("{}/{}", self.bundle, task::EXIT_FILE), AtFlags::empty());
         let rootfs = self.rootfs();
         mounts::mount_all(mounts, &rootfs)?;
         let created = self.create_on(stdio, terminal);
