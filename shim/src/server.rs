@@ -93,7 +93,9 @@ impl Server {
             alive = alive && connection.flush(poll, place);
         }
         if ready.intersects(Interest::IN | Interest::HUP | Interest::ERR) {
-            alive = alive && connection.fill() && connection.split(place, &mut requests);
+            alive = alive
+                && connection.fill(if is_full { GREED } else { MAX_MESSAGE })
+                && connection.split(place, &mut requests);
         }
         if !alive {
             self.close(poll, place);
@@ -151,9 +153,9 @@ impl Connection {
         self.input.capacity() + self.output.capacity()
     }
 
-    /// Reads what there is, as far as the message that has begun, or a little beyond; false at the end.
-    fn fill(&mut self) -> bool {
-        let begun = self.input.first_chunk().map_or(0, |header| Header::read(header).length.min(MAX_MESSAGE));
+    /// Reads what there is, as far as the message that has begun (or `most` of it), or a little beyond; false at the end.
+    fn fill(&mut self, most: usize) -> bool {
+        let begun = self.input.first_chunk().map_or(0, |header| Header::read(header).length.min(most));
         let enough = (HEADER + begun).max(GREED);
         let mut buffer = [0; 16 << 10];
         loop {
