@@ -462,6 +462,19 @@ fn ids_are_mapped(release: Release) {
     containerd.assert_clean();
 }
 
+fn layers_are_mapped_where_containerd_can_have_it(release: Release) {
+    let Some(containerd) = Containerd::new(release, "mapped layers") else { return };
+    let flags = ["--remap-labels", "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536"];
+    let ran = containerd.run("c1", &flags, "touch /x; stat -c %u:%g /bin /bin/busybox /x");
+    if release == Release::Bookworm {
+        // It gives the root to nobody but the host's own.
+        assert!(ran.err.contains("EACCES (permission denied)"), "{}", ran.err);
+    } else {
+        assert_eq!(ran.must().out, "0:0\n0:0\n0:0\n");
+    }
+    containerd.assert_clean();
+}
+
 fn containerd_may_die_at_any_moment_with_its_shims_or_without(release: Release) {
     let Some(mut containerd) = Containerd::new(release, "crashes") else { return };
     let rounds = if long() { 6 } else { 2 };
@@ -589,6 +602,7 @@ tests! {
     an_image_may_have_more_layers_than_a_page_of_options_names
     output_goes_to_files_and_to_programs
     ids_are_mapped
+    layers_are_mapped_where_containerd_can_have_it
     containerd_may_die_at_any_moment_with_its_shims_or_without
     what_is_paused_can_be_killed
     many_execs_at_once_all_end_as_they_should
