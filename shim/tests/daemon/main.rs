@@ -36,6 +36,7 @@ mod events;
 mod hostile;
 mod inside;
 mod io;
+mod leaks;
 mod mounts;
 mod start;
 
@@ -435,41 +436,6 @@ fn a_container_that_was_never_started_is_deleted_and_its_end_is_told() {
     assert_eq!((number(&deleted, 1) as u32, number(&deleted, 2)), (pid, 137));
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     assert_eq!(place.events(3), ["/tasks/create", "/tasks/exit", "/tasks/delete"]);
-}
-
-#[test]
-fn of_an_exec_that_was_deleted_nothing_stays() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["sleep", "1000"]);
-    place.listen();
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
-    let shim = place.shim();
-    let fds = || fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
-    let dirty = || {
-        let rollup = fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
-        let line = rollup.lines().find(|line| line.starts_with("Private_Dirty:")).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    let mut before = None;
-    for round in 0..100 {
-        if round == 20 {
-            before = Some((fds(), dirty()));
-        }
-        client.exec("e", &["true"], &place.path("out")).unwrap();
-        client.process("Start", "e").unwrap();
-        client.process("Wait", "e").unwrap();
-        client.process("Delete", "e").unwrap();
-    }
-    let (fds_before, dirty_before) = before.unwrap();
-    assert_eq!(fds(), fds_before);
-    assert!(dirty() <= dirty_before + 32, "{dirty_before} KiB became {}", dirty());
-    let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
-    assert_eq!(children.split_whitespace().count(), 1, "{children}");
-    client.end();
 }
 
 #[test]
