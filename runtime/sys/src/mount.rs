@@ -59,15 +59,37 @@ impl Attr {
     }
 }
 
+/// Lets a mount that is attached nowhere, and those below it if `recursive`, show the owners of files by the ids of a user
+/// namespace: who is n on the file system is who n is in there. Linux 5.12.
+///
+/// # Errors
+/// EINVAL for a file system that can't, or a mount that has been attached; EPERM without the privilege over the file
+/// system, or for a namespace without maps.
+pub fn map_ids(fd: impl AsFd, recursive: bool, user_namespace: impl AsFd) -> Result<(), Errno> {
+    setattr(
+        fd,
+        recursive,
+        &nr::mount_attr {
+            attr_set: u64::from(nr::MOUNT_ATTR_IDMAP),
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: user_namespace.as_fd().as_raw_fd() as u64,
+        },
+    )
+}
+
 /// Changes the attributes of the mount that `fd` stands on the root of, and of those below it if `recursive`.
 /// Linux 5.12.
 ///
 /// # Errors
 /// EINVAL if `fd` is not at the root of a mount; EPERM for a locked attribute in a user namespace.
 pub fn mount_setattr(fd: impl AsFd, recursive: bool, attr: &Attr) -> Result<(), Errno> {
+    let Attr { set, clear, propagation } = *attr;
+    setattr(fd, recursive, &nr::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 })
+}
+
+fn setattr(fd: impl AsFd, recursive: bool, attr: &nr::mount_attr) -> Result<(), Errno> {
     const EMPTY: &CStr = c"";
-    let kernel =
-        nr::mount_attr { attr_set: attr.set, attr_clr: attr.clear, propagation: attr.propagation, userns_fd: 0 };
     let flags = nr::AT_EMPTY_PATH | if recursive { nr::AT_RECURSIVE } else { 0 };
     // SAFETY: the path and the structure outlive the call and the kernel only reads them.
     unsafe {
@@ -77,7 +99,7 @@ pub fn mount_setattr(fd: impl AsFd, recursive: bool, attr: &Attr) -> Result<(), 
                 fd.as_fd().as_raw_fd() as usize,
                 EMPTY.as_ptr() as usize,
                 flags as usize,
-                &raw const kernel as usize,
+                &raw const *attr as usize,
                 size_of::<nr::mount_attr>(),
                 0,
             ],
