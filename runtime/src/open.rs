@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 
 use orlop_sys::fs::{PROC_SUPER_MAGIC, fstatfs};
-use orlop_sys::mount::{OpenTreeFlags, map_ids, open_tree};
+use orlop_sys::mount::{OpenTreeFlags, mount_idmap, open_tree};
 use orlop_sys::process::namespace_type;
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
 use orlop_sys::rustix::process::Pid;
@@ -121,7 +121,7 @@ pub(crate) fn source(source: &Source<'_>, opened: &Opened, init: Pid) -> Result<
                 &of_init
             }
         };
-        map_ids(&tree, id_map.recursive, namespace).at(|| format!("{}: map ids", what()))?;
+        mount_idmap(&tree, id_map.recursive, namespace).at(|| format!("{}: map ids", what()))?;
     }
     Ok(tree)
 }

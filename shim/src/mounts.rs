@@ -3,28 +3,31 @@
 
 use std::ffi::CString;
 
-use orlop::idmap;
-use orlop::plan::Maps;
+use orlop::path::clean;
 use orlop::plan::mount_options::{self, Options};
 use orlop_sys::clone::flag;
 use orlop_sys::fs::{Links, Missing, Root};
+use orlop_sys::loops;
 use orlop_sys::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags, attr, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, map_ids, mount,
-    mount_change, mount_setattr, move_mount, open_tree, unmount,
+    UnmountFlags, attr, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
+    mount_idmap, mount_setattr, move_mount, open_tree, unmount,
 };
 use orlop_sys::process::{setns, unshare};
-use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
-use orlop_sys::rustix::process::{chdir, chroot, fchdir};
+use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
+use orlop_sys::rustix::process::chdir;
 use orlop_sys::{AsFd, AsRawFd, Errno, OwnedFd};
 
+use crate::start::read_file;
 use crate::ttrpc::{Code, Status};
+
+mod helper;
+mod idmap;
 
 /// The longest value that the kernel takes for one option, without its NUL.
 const LONGEST: usize = 255;
-
-/// containerd's own options for id-mapped mounts.
-const ID_MAPS: [&str; 2] = ["uidmap", "gidmap"];
+/// How often a free loop device is looked for, while others do the same.
+const TRIES: usize = 100;
 
 /// A mount, as an engine asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,21 +42,31 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
+/// Why a mount failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why(pub String);
+
+impl From<Errno> for Why {
+    fn from(errno: Errno) -> Self {
+        Self(orlop::error::describe(errno))
+    }
+}
+
 /// Mounts all on `rootfs`, or nothing.
 pub fn mount_all(mounts: &[Mount], rootfs: &str) -> Result<(), Status> {
-    for (done, mount) in mounts.iter().enumerate() {
-        let options = mount_options::parse(mount.options.iter().map(String::as_str));
-        let mounted = id_namespace(&options).and_then(|ids| {
-            let mounted = mount.on(rootfs, &options, ids.as_ref());
-            mounted.map_err(orlop::error::describe)
-        });
-        if let Err(why) = mounted {
-            if done > 0 {
-                unmount_all(rootfs);
+    let mut done = Vec::new();
+    for mount in mounts {
+        match mount.on(rootfs) {
+            Ok(mounted) => done.push(mounted),
+            Err(Why(why)) => {
+                for mounted in done.iter().rev() {
+                    // There is nobody to be told of a second failure. The path leads to the mount itself.
+                    let _ = unmount(path_of(mounted), UnmountFlags::DETACH);
+                }
+                let Mount { source, kind, .. } = mount;
+                let text = format!("failed to mount rootfs component: mount {source} ({kind}) on {rootfs}: {why}");
+                return Err(Status::new(Code::Unknown, text));
             }
-            let Mount { source, kind, .. } = mount;
-            let text = format!("failed to mount rootfs component: mount {source} ({kind}) on {rootfs}: {why}");
-            return Err(Status::new(Code::Unknown, text));
         }
     }
     Ok(())
@@ -69,47 +82,116 @@ pub fn unmount_all(rootfs: &str) -> bool {
         }
         found = true;
     }
+    // What was mounted below it went with it; without it, something may be mounted there all the same, if there is a
+    // place for that. Mostly there is none.
+    if std::fs::read_dir(rootfs).is_ok_and(|mut entries| entries.next().is_some()) {
+        let table = read_file("/proc/self/mountinfo").unwrap_or_default();
+        for point in below(&String::from_utf8_lossy(&table), rootfs).iter().rev() {
+            found |= unmount(point.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok();
+        }
+    }
     found
 }
 
-impl Mount {
-    /// Mounts it; with its owners shown by the ids of a user namespace, if one is given.
-    fn on(&self, rootfs: &str, options: &Options<'_>, ids: Option<&OwnedFd>) -> Result<(), Errno> {
-        if options.id_map.is_some() || self.kind.starts_with("fuse") || self.kind.starts_with("mount.") {
-            return Err(Errno::OPNOTSUPP);
-        }
-        let root = openat(CWD, rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let place = match self.target.trim_matches('/') {
-            "" => root,
-            target => {
-                let target = CString::new(format!("/{target}")).map_err(|_| Errno::INVAL)?;
-                Root::new(root.as_fd()).place(&target, Missing::Directory, Links::Follow)?
-            }
-        };
-        let mount = if options.bind.is_some() || self.kind == "bind" {
-            let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            if options.bind == Some(true) {
-                flags |= OpenTreeFlags::AT_RECURSIVE;
-            }
-            let tree = open_tree(CWD, self.source.as_str(), flags)?;
-            if let Some(ids) = ids {
-                map_ids(&tree, options.bind == Some(true), ids)?;
-            }
-            tree
-        } else {
-            match (ids, self.kind.as_str()) {
-                // An overlay itself can't be id-mapped; its layers can.
-                (Some(ids), "overlay") => among_mapped(&layers(options), ids, || self.make(options))?,
-                (Some(ids), _) => {
-                    let made = self.make(options)?;
-                    map_ids(&made, false, ids)?;
-                    made
-                }
-                (None, kind) => match self.make(options) {
-                    // Before Linux 6.5 overlay knows no `lowerdir+`.
-                    Err(Errno::INVAL) if kind == "overlay" => return overlay_by_names(options, &place),
-                    made => made?,
+/// The mount points below a directory, as /proc/self/mountinfo has them, in its order.
+fn below(table: &str, directory: &str) -> Vec<String> {
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    points.filter(|point| point.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))).collect()
+}
+
+/// Blanks, tabs, line feeds and backslashes are `\040` and the like in mountinfo.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .into_iter()
+        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
+}
+
+/// A path that leads to where a descriptor stands.
+fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// A mount's options, sorted out: those that are the shim's to heed, and the rest.
+#[derive(Debug, Default)]
+struct Words<'a> {
+    /// The source is a file, which is to be a device.
+    is_loop: bool,
+    /// That device shall keep no second copy of the file's pages.
+    is_direct: bool,
+    /// How users are to be seen: both or none.
+    uid_map: Option<&'a str>,
+    gid_map: Option<&'a str>,
+    rest: Options<'a>,
+}
+
+impl<'a> Words<'a> {
+    fn of(options: &'a [String]) -> Result<Self, Why> {
+        let mut words = Self::default();
+        let mut rest = Vec::with_capacity(options.len());
+        for option in options {
+            match option.as_str() {
+                "loop" => words.is_loop = true,
+                "direct-io" => words.is_direct = true,
+                // What containerd's parts tell one another; no file system knows it.
+                word if word.starts_with("X-containerd.") => {}
+                word => match (word.strip_prefix("uidmap="), word.strip_prefix("gidmap=")) {
+                    (None, None) => rest.push(word),
+                    (uid, gid) => {
+                        words.uid_map = uid.or(words.uid_map);
+                        words.gid_map = gid.or(words.gid_map);
+                    }
                 },
+            }
+        }
+        if words.is_direct && !words.is_loop {
+            rest.push("direct-io");
+        }
+        words.rest = mount_options::parse(rest);
+        match words.rest.id_map {
+            Some(_) => Err(Why("idmap, ridmap: id maps are told by uidmap= and gidmap=".to_owned())),
+            None => Ok(words),
+        }
+    }
+
+    /// A user namespace with the maps, if there are any.
+    fn user_namespace(&self) -> Result<Option<OwnedFd>, Why> {
+        match (self.uid_map, self.gid_map) {
+            (None, None) => Ok(None),
+            (Some(uid), Some(gid)) => idmap::user_namespace(uid, gid).map(Some),
+            _ => Err(Why("uidmap= and gidmap= go together".to_owned())),
+        }
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.rest.attr.set & attr::RDONLY != 0
+    }
+}
+
+impl Mount {
+    /// Mounts it. Where it stands, by its root.
+    fn on(&self, rootfs: &str) -> Result<OwnedFd, Why> {
+        let place = self.place(rootfs)?;
+        if let Some((program, kind)) = helper::of(&self.kind) {
+            return helper::mount(program, kind, &self.source, &self.options, &place);
+        }
+        let words = Words::of(&self.options)?;
+        let options = &words.rest;
+        let users = words.user_namespace()?;
+        let mount = if options.bind.is_some() || self.kind == "bind" {
+            clone_of(&self.source, options.bind == Some(true))?
+        } else {
+            let made = match &users {
+                Some(users) if self.kind == "overlay" => self.make_upon_mapped(&words, users),
+                _ => self.make(&words),
+            };
+            match made {
+                // Before Linux 6.5 overlay knows no `lowerdir+`.
+                Err(Errno::INVAL) if self.kind == "overlay" && users.is_none() => {
+                    overlay_by_names(options, &place)?;
+                    // Through the parent's name the place is looked up anew, and is the new mount's root.
+                    return Ok(openat(CWD, real_path(&place)?, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+                }
+                made => made?,
             }
         };
         for (attr, recursive) in [(&options.recursive, true), (&options.attr, false)] {
@@ -117,14 +199,54 @@ impl Mount {
                 mount_setattr(&mount, recursive, attr)?;
             }
         }
-        attach(&mount, &place)
+        if let Some(users) = users.filter(|_| self.kind != "overlay") {
+            mount_idmap(&mount, options.bind == Some(true), users)?;
+        }
+        attach(&mount, &place)?;
+        Ok(mount)
+    }
+
+    /// The directory to mount on, made if it is missing. Links in the image lead nowhere else than into it.
+    fn place(&self, rootfs: &str) -> Result<OwnedFd, Errno> {
+        let root = openat(CWD, rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        match clean(&self.target).as_str() {
+            "/" => Ok(root),
+            target => {
+                let target = CString::new(target).map_err(|_| Errno::INVAL)?;
+                Root::new(root.as_fd()).place(&target, Missing::Directory, Links::Follow)
+            }
+        }
+    }
+
+    /// An overlay whose layers' owners are seen through the maps of `users`. In a mount namespace of its own, where the
+    /// name of each layer leads to its mapped clone, and which ends with this call.
+    fn make_upon_mapped(&self, words: &Words<'_>, users: &OwnedFd) -> Result<OwnedFd, Errno> {
+        let here = openat(CWD, "/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        unshare(flag::NEWNS)?;
+        let make = || {
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            let lower = words.rest.data.iter().find_map(|(key, value)| value.filter(|_| *key == "lowerdir"));
+            for layer in split_layers(lower.ok_or(Errno::INVAL)?) {
+                let mapped = clone_of(&layer, false)?;
+                mount_idmap(&mapped, false, users)?;
+                let place = openat(CWD, layer.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                attach(&mapped, &place)?;
+            }
+            self.make(words)
+        };
+        let made = make();
+        setns(here.as_fd(), flag::NEWNS)?;
+        made
     }
 
     /// A new mount of a file system, attached to nothing.
-    fn make(&self, options: &Options<'_>) -> Result<OwnedFd, Errno> {
+    fn make(&self, words: &Words<'_>) -> Result<OwnedFd, Errno> {
+        let options = &words.rest;
         let context = fsopen(self.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
-        if !self.source.is_empty() {
-            fsconfig_set_string(context.as_fd(), "source", self.source.as_str())?;
+        let device = words.is_loop.then(|| Loop::attach(&self.source, words)).transpose()?;
+        let source = device.as_ref().map_or(self.source.as_str(), |device| &device.path);
+        if !source.is_empty() {
+            fsconfig_set_string(context.as_fd(), "source", source)?;
         }
         // Long paths are told by a descriptor's, which has to live until all is told.
         let mut held = Vec::new();
@@ -133,16 +255,13 @@ impl Mount {
                 return Ok(path.to_owned());
             }
             let fd = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            let short = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            let short = path_of(&fd);
             held.push(fd);
             Ok(short)
         };
         for (key, value) in &options.data {
             let set = |key: &str, value: &str| fsconfig_set_string(context.as_fd(), key, value);
             match (*key, *value) {
-                // Ours to heed, or to pass over.
-                (key, _) if key.starts_with("X-containerd.") || ID_MAPS.contains(&key) => {}
-                ("loop", _) => return Err(Errno::OPNOTSUPP),
                 (key, None) => fsconfig_set_flag(context.as_fd(), key)?,
                 ("lowerdir", Some(layers)) if self.kind == "overlay" && layers.len() > LONGEST => {
                     // Linux 6.5.
@@ -157,7 +276,7 @@ impl Mount {
         for flag in &options.flags {
             fsconfig_set_flag(context.as_fd(), *flag)?;
         }
-        if options.attr.set & attr::RDONLY != 0 && self.kind != "overlay" {
+        if words.is_read_only() && self.kind != "overlay" {
             // The file system itself too: else it can't be opened on a device that is read-only.
             fsconfig_set_flag(context.as_fd(), "ro")?;
         }
@@ -166,10 +285,58 @@ impl Mount {
     }
 }
 
+/// A detached copy of the mount that `source` is on, from there on.
+fn clone_of(source: &str, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, source, flags)
+}
+
+fn attach(mount: &OwnedFd, place: &OwnedFd) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", place, "", flags)
+}
+
+/// The path of a place, as it is now.
+fn real_path(place: &OwnedFd) -> Result<CString, Errno> {
+    readlinkat(CWD, path_of(place), Vec::new())
+}
+
+/// A loop device, which is there as long as it is open or mounted.
+#[derive(Debug)]
+struct Loop {
+    path: String,
+    _device: OwnedFd,
+}
+
+impl Loop {
+    fn attach(file: &str, words: &Words<'_>) -> Result<Self, Errno> {
+        let (access, mut flags) =
+            if words.is_read_only() { (OFlags::RDONLY, loops::flag::READ_ONLY) } else { (OFlags::RDWR, 0) };
+        flags |= loops::flag::AUTOCLEAR | if words.is_direct { loops::flag::DIRECT_IO } else { 0 };
+        let open = |path: &str, access| openat(CWD, path, access | OFlags::CLOEXEC, Mode::empty());
+        let file = open(file, access)?;
+        let control = open("/dev/loop-control", OFlags::RDWR)?;
+        for _ in 0..TRIES {
+            let path = format!("/dev/loop{}", loops::free(&control)?);
+            let device = open(&path, access)?;
+            match loops::configure(&device, &file, flags) {
+                // Somebody was faster.
+                Err(Errno::BUSY) => {}
+                done => return done.map(|()| Self { path, _device: device }),
+            }
+        }
+        Err(Errno::BUSY)
+    }
+}
+
 /// Mounts an overlay by mount(2), which takes a page of options: the layers are named from the directory that leads to
 /// all of them.
 fn overlay_by_names(options: &Options<'_>, place: &OwnedFd) -> Result<(), Errno> {
-    let layers = layers(options);
+    let lower = options.data.iter().find_map(|(key, value)| value.filter(|_| *key == "lowerdir"));
+    let layers = split_layers(lower.unwrap_or_default());
     let directory = common_directory(&layers);
     let escape = |layer: &str| layer.replace('\\', "\\\\").replace(':', "\\:");
     let names = layers.iter().map(|layer| escape(layer.strip_prefix(directory).unwrap_or(layer)));
@@ -183,7 +350,7 @@ fn overlay_by_names(options: &Options<'_>, place: &OwnedFd) -> Result<(), Errno>
         }
     }
     let data = CString::new(data).map_err(|_| Errno::INVAL)?;
-    let target = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let target = path_of(place);
     let words = [
         (attr::RDONLY, MountFlags::RDONLY),
         (attr::NOSUID, MountFlags::NOSUID),
@@ -198,57 +365,6 @@ fn overlay_by_names(options: &Options<'_>, place: &OwnedFd) -> Result<(), Errno>
     let mounted = mount("overlay", target.as_str(), "overlay", flags, Some(data.as_c_str()));
     chdir("/")?;
     mounted
-}
-
-/// The layers of an overlay below its own.
-fn layers(options: &Options<'_>) -> Vec<String> {
-    let lower = options.data.iter().find_map(|(key, value)| value.filter(|_| *key == "lowerdir"));
-    lower.map(split_layers).unwrap_or_default()
-}
-
-/// The user namespace that `uidmap` and `gidmap` speak of, if they are there.
-fn id_namespace(options: &Options<'_>) -> Result<Option<OwnedFd>, String> {
-    let [uid, gid] = ID_MAPS.map(|name| options.data.iter().rfind(|(key, _)| *key == name).and_then(|(_, map)| *map));
-    match (uid, gid) {
-        (None, None) => Ok(None),
-        (Some(uid), Some(gid)) => {
-            let maps = Maps { uid: lines_of(uid), gid: lines_of(gid) };
-            idmap::namespace(&maps).map(Some).map_err(|e| e.to_string())
-        }
-        _ => Err("uidmap and gidmap: one without the other".to_owned()),
-    }
-}
-
-/// `container:host:size`, parted by commas, as the kernel has it.
-fn lines_of(map: &str) -> String {
-    map.split(',').map(|range| range.replace(':', " ") + "\n").collect()
-}
-
-/// Does `work` in a mount namespace of its own, in which `layers` show their owners by the ids of a user namespace. So
-/// nobody else ever sees them, and nothing of them is left behind, however this ends.
-fn among_mapped<T>(layers: &[String], ids: &OwnedFd, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-    let handle = OFlags::PATH | OFlags::CLOEXEC;
-    let here = openat(CWD, "/proc/thread-self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let root = openat(CWD, "/", handle | OFlags::DIRECTORY, Mode::empty())?;
-    unshare(flag::NEWNS)?;
-    let cover = |layer: &String| {
-        let tree = open_tree(CWD, layer.as_str(), OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-        map_ids(&tree, false, ids)?;
-        attach(&tree, &openat(CWD, layer.as_str(), handle, Mode::empty())?)
-    };
-    let done = mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .and_then(|()| layers.iter().try_for_each(cover))
-        .and_then(|()| work());
-    setns(here.as_fd(), flag::NEWNS)?;
-    // Which is the namespace's own root now, and may have been another.
-    fchdir(&root)?;
-    chroot(".")?;
-    done
-}
-
-fn attach(tree: &OwnedFd, place: &OwnedFd) -> Result<(), Errno> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, "", place, "", flags)
 }
 
 /// The longest directory that leads to all of them, with the slash at its end; none unless all are absolute.
@@ -299,60 +415,6 @@ mod tests {
     }
 
     #[test]
-    fn id_maps_are_lines_of_three_numbers() {
-        assert_eq!(lines_of("0:1000000:65536"), "0 1000000 65536\n");
-        assert_eq!(lines_of("0:1000:1,1:2000:9"), "0 1000 1\n1 2000 9\n");
-        let one = mount_options::parse(["uidmap=0:1:1"]);
-        assert!(id_namespace(&one).unwrap_err().contains("without"));
-        assert!(id_namespace(&mount_options::parse(["ro"])).unwrap().is_none());
-    }
-
-    #[test]
-    #[allow(clippy::disallowed_methods, reason = "the paths are the test's own")]
-    fn an_overlay_with_id_maps_shows_its_layers_owners_by_them() {
-        use std::fs;
-        use std::os::unix::fs::MetadataExt;
-        if !orlop_sys::rustix::process::geteuid().is_root() {
-            return println!("skipped: needs root");
-        }
-        let dir = std::path::PathBuf::from(format!("/tmp/orlop-mapped-{}", std::process::id()));
-        for name in ["one", "two", "upper", "work", "root"] {
-            fs::create_dir_all(dir.join(name)).unwrap();
-            fs::write(dir.join(name).join(name), "").unwrap();
-        }
-        fs::remove_file(dir.join("work/work")).unwrap();
-        let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-        let mount = Mount {
-            kind: "overlay".to_owned(),
-            source: "overlay".to_owned(),
-            target: String::new(),
-            options: vec![
-                format!("lowerdir={}:{}", path("one"), path("two")),
-                format!("upperdir={}", path("upper")),
-                format!("workdir={}", path("work")),
-                "uidmap=0:1000000:65536".to_owned(),
-                "gidmap=0:2000000:65536".to_owned(),
-            ],
-        };
-        // A mount namespace of this thread's own.
-        unshare(flag::NEWNS).unwrap();
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-        let mounts = || fs::read_to_string("/proc/thread-self/mounts").unwrap();
-        let before = mounts();
-        mount_all(&[mount], &path("root")).unwrap();
-        for name in ["one", "two"] {
-            let shown = fs::metadata(dir.join("root").join(name)).unwrap();
-            assert_eq!((shown.uid(), shown.gid()), (1_000_000, 2_000_000));
-            assert_eq!(fs::metadata(dir.join(name).join(name)).unwrap().uid(), 0);
-        }
-        // What is written is not mapped: containerd gives the directory to who will write.
-        assert_eq!(fs::metadata(dir.join("root/upper")).unwrap().uid(), 0);
-        assert!(unmount_all(&path("root")));
-        assert_eq!(mounts(), before);
-        fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
     fn layers_are_named_from_the_directory_that_leads_to_all() {
         for (paths, want) in [
             (&["/s/1/fs", "/s/2/fs", "/s/30/fs"][..], "/s/"),
@@ -373,7 +435,7 @@ mod tests {
     fn a_kernel_that_does_not_know_lowerdir_plus_has_its_overlay_too() {
         use std::fs;
         if !orlop_sys::rustix::process::geteuid().is_root() {
-            return println!("skipped: needs root");
+            return println!("SKIP: needs root");
         }
         let dir = std::path::PathBuf::from(format!("/tmp/orlop-overlay-{}", std::process::id()));
         let layers: Vec<_> = (0..40).map(|n| dir.join(format!("{n}:{}", "long".repeat(20)))).collect();

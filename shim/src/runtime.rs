@@ -59,6 +59,11 @@ fn number(pid: orlop_sys::rustix::process::Pid) -> u32 {
 }
 
 impl Runtime<'_> {
+    /// Where the root file system is mounted, if it is ours to mount.
+    pub fn rootfs(&self) -> String {
+        format!("{}/rootfs", self.bundle)
+    }
+
     fn root(&self) -> String {
         self.options.root(self.namespace)
     }
@@ -73,7 +78,7 @@ impl Runtime<'_> {
         let kept = serde_json::to_vec(self.options).unwrap_or_default();
         let file = format!("{}/{}", self.bundle, options::FILE);
         write_file(&file, &kept).map_err(failed(&file))?;
-        let rootfs = format!("{}/rootfs", self.bundle);
+        let rootfs = self.rootfs();
         mounts::mount_all(mounts, &rootfs)?;
         let created = self.create_on(stdio, terminal);
         if created.is_err() && !mounts.is_empty() {

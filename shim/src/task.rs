@@ -76,6 +76,8 @@ pub struct Process {
     pub console: Option<OwnedFd>,
     /// The program that takes its output.
     pub logger: u32,
+    /// The pipes that it reads.
+    pub logged: Vec<OwnedFd>,
     /// Who waits for its end.
     pub waiters: Vec<Caller>,
     /// The document of an exec, until it is started.
@@ -98,6 +100,7 @@ impl Process {
             input_closed: false,
             console: None,
             logger: 0,
+            logged: Vec::new(),
             waiters: Vec::new(),
             document: Vec::new(),
             deleting: false,
@@ -156,6 +159,26 @@ pub struct Container {
     pub created: Message,
     /// Its memory, which is watched for kills.
     pub memory: Option<Memory>,
+    /// What was asked of it before it was there.
+    pub early: Early,
+}
+
+/// What was asked of a container that is being made.
+#[derive(Debug, Default)]
+pub struct Early {
+    /// Calls of `Kill` that wait for a process to send their signal to.
+    pub signals: Vec<(Caller, Vec<u8>)>,
+    /// Nobody wants it any more: who is to be told when nothing is left of it.
+    pub given_up: Option<Vec<(Caller, Wish)>>,
+}
+
+/// By which call a container was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Its deletion.
+    Delete,
+    /// SIGKILL.
+    Kill,
 }
 
 impl Container {
@@ -188,6 +211,16 @@ impl Container {
 pub struct Containers(pub BTreeMap<String, Container>);
 
 impl Containers {
+    /// A container, also one that is being made.
+    pub fn any(&self, id: &str) -> Result<&Container, Status> {
+        self.0.get(id).ok_or_else(not_created)
+    }
+
+    /// The same, to change it.
+    pub fn any_mut(&mut self, id: &str) -> Result<&mut Container, Status> {
+        self.0.get_mut(id).ok_or_else(not_created)
+    }
+
     /// A container that was created.
     pub fn get(&self, id: &str) -> Result<&Container, Status> {
         self.0.get(id).filter(|container| container.init.phase > Phase::Creating).ok_or_else(not_created)
@@ -216,15 +249,18 @@ impl Containers {
         })
     }
 
-    /// A program that took output has ended: its pid is nobody's.
-    pub fn forget_logger(&mut self, pid: u32) {
-        for container in self.0.values_mut() {
-            for process in std::iter::once(&mut container.init).chain(container.execs.values_mut()) {
-                if process.logger == pid {
-                    process.logger = 0;
-                }
+    /// A program that took output has ended: its pid is nobody's. Whose output it was.
+    pub fn forget_logger(&mut self, pid: u32) -> Option<(String, String)> {
+        let has_it = |process: &Process| process.logger == pid;
+        let (id, exec) = self.0.iter().find_map(|(id, container)| {
+            if has_it(&container.init) {
+                return Some((id.clone(), String::new()));
             }
-        }
+            let exec = container.execs.iter().find(|(_, process)| has_it(process));
+            exec.map(|(exec, _)| (id.clone(), exec.clone()))
+        })?;
+        self.0.get_mut(&id)?.process_mut(&exec)?.logger = 0;
+        Some((id, exec))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod creds;
 pub mod entry;
 mod errno;
 pub mod fs;
+pub mod loops;
 pub mod mount;
 pub mod process;
 pub mod raw;
