@@ -41,4 +41,5 @@ pub mod tar;
 pub mod transfer;
 pub mod transport;
 pub mod tree;
+pub mod users;
 pub mod worker;
