@@ -78,10 +78,9 @@ fn unescaped(mut text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     while let Some((&first, rest)) = text.split_first() {
         let byte = match text {
-            [b'\\', a, b, c, ..] => digit(*a)
-                .zip(digit(*b))
-                .zip(digit(*c))
-                .and_then(|((a, b), c)| u8::try_from(a * 64 + b * 8 + c).ok()),
+            [b'\\', a, b, c, ..] => {
+                digit(*a).zip(digit(*b)).zip(digit(*c)).and_then(|((a, b), c)| u8::try_from(a * 64 + b * 8 + c).ok())
+            }
             _ => None,
         };
         out.push(byte.unwrap_or(first));

@@ -255,13 +255,18 @@ pub(crate) fn inspect(args: &Inspect, store: &Store, screen: &mut Screen) -> Res
             let known = r.index.as_ref().unwrap_or(&r.manifest);
             r.name.clone().map(|name| (name, known.digest))
         });
+        let diff_ids = &image.config.rootfs.diff_ids;
+        let tars: Vec<_> = diff_ids.iter().map(|diff_id| store.tar_path(diff_id).display().to_string()).collect();
+        let index = store.tree_path(diff_ids)?.map(|path| path.display().to_string());
         entries.push(documents::inspect(&Inspected {
             names: &named.collect::<Vec<_>>(),
             manifest: &image.descriptor,
             parts: &image.manifest,
             config: &image.config_bytes,
-            size: store.size(&image.config.rootfs.diff_ids)?,
+            size: store.size(diff_ids)?,
             tagged: image.refs.iter().map(|r| r.time).max().and_then(|time| i64::try_from(time).ok()),
+            index: index.as_deref(),
+            tars: &tars,
         })?);
     }
     screen.print(&documents::inspected(&entries, template.as_ref())?)
