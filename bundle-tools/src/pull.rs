@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use crate::commit::change;
 use crate::config::process::DEFAULT_PATH;
 use crate::digest::Digest;
 use crate::error::{At, Error, ErrorKind, Result};
@@ -46,13 +47,30 @@ pub struct Options {
     pub name: Option<Reference>,
     /// How many layers at a time.
     pub jobs: usize,
-    /// When an image is made that wasn't one.
+    /// What an image becomes that wasn't one.
+    pub made: Made,
+}
+
+/// What is said of an image that is made of a root file system.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// When: now, or `SOURCE_DATE_EPOCH`.
     pub created: Time,
+    /// Lines of a Dockerfile for its configuration ([`change::apply`]).
+    pub changes: Vec<String>,
+    /// The comment in its history; else where it came from.
+    pub message: Option<String>,
+}
+
+impl Default for Made {
+    fn default() -> Self {
+        Self { created: Time::now(), changes: Vec::new(), message: None }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { platform: None, name: None, jobs: JOBS, created: Time::now() }
+        Self { platform: None, name: None, jobs: JOBS, made: Made::default() }
     }
 }
 
@@ -374,6 +392,10 @@ fn add_layer(
 /// Makes an image of one layer of a root file system: a tar, or a folder.
 fn rootfs(store: &Store, _: &Lease, path: &Path, options: &Options, progress: &dyn Progress) -> Result<Pulled> {
     let make = || -> Result<Pulled> {
+        // containerd finds no program by its name in an image without it; Docker and Podman add it themselves.
+        let env = format!("PATH={DEFAULT_PATH}");
+        let mut run: serde_json::Map<_, _> = [("Env".to_owned(), vec![env].into())].into_iter().collect();
+        change::apply(&mut run, &options.made.changes)?;
         let is_folder = std::fs::metadata(path).at(|| "open")?.is_dir();
         let (blob, layer) = match is_folder {
             true => add_layer(store, None, |incoming| {
@@ -396,15 +418,16 @@ fn rootfs(store: &Store, _: &Lease, path: &Path, options: &Options, progress: &d
         progress.done(&blob.digest);
         store.tree(&[layer.diff_id])?;
         let platform = options.platform.as_ref().map_or_else(platform::host, Wanted::best);
-        let created = rfc3339(options.created.sec);
+        let created = rfc3339(options.made.created.sec);
+        let last = || path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let comment = options.made.message.clone().unwrap_or_else(|| format!("Imported from {}", last()));
         let mut config = serde_json::json!({
             "created": created,
             "architecture": platform.architecture,
             "os": platform.os,
-            // containerd finds no program by its name in an image without it; Docker and Podman add it themselves.
-            "config": { "Env": [format!("PATH={DEFAULT_PATH}")] },
+            "config": run,
             "rootfs": { "type": "layers", "diff_ids": [layer.diff_id] },
-            "history": [{ "created": created, "created_by": format!("import {}", name_of(path, None).repository) }],
+            "history": [{ "created": created, "comment": comment }],
         });
         if let (false, Some(config)) = (platform.variant.is_empty(), config.as_object_mut()) {
             config.insert("variant".to_owned(), platform.variant.clone().into());

@@ -6,15 +6,13 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use orlop_bundle::commit::document::{self, About};
 use orlop_bundle::dir::{Dir, read_limited};
 use orlop_bundle::error::{At, Error, ErrorKind, Result};
 use orlop_bundle::format::Value;
-use orlop_bundle::image::media;
 use orlop_bundle::layer::Time;
 use orlop_bundle::platform::{self, Wanted};
 use orlop_bundle::progress::{self, Direction};
-use orlop_bundle::pull::{self, Options, Pulled};
+use orlop_bundle::pull::{self, Made, Options, Pulled};
 use orlop_bundle::push;
 use orlop_bundle::reference::{Location, Reference};
 use orlop_bundle::registry::Access;
@@ -269,42 +267,18 @@ pub(crate) fn import(args: &Import, global: &Global, store: &Store, screen: &mut
         source => (None, source.into()),
     };
     let created = source_date_epoch()?.unwrap_or_else(Time::now);
-    let options = Options { platform: wanted(args.platform.as_ref())?, name, created, ..Options::default() };
+    let from = (args.source == "-").then(|| "Imported from -".to_owned());
+    let made = Made { created, changes: args.change.clone(), message: args.message.clone().or(from) };
+    let options = Options { platform: wanted(args.platform.as_ref())?, name, made, ..Options::default() };
     let access = Access::default();
     let pulled = pull::pull(store, &access, &Location::Rootfs(path), &options, &*watch(global, Direction::In))?;
     for image in pulled {
-        let image = if args.change.is_empty() && args.message.is_none() {
-            image
-        } else {
-            changed(args, store, image, created)?
-        };
         match global.json {
             true => screen.line(&entry(&image).json_pretty())?,
             false => screen.line(&image.id.to_string())?,
         }
     }
     Ok(())
-}
-
-/// The imported image with the user's changes, in the place of the one without them.
-fn changed(args: &Import, store: &Store, image: Pulled, created: Time) -> Result<Pulled> {
-    let _lease = store.lease()?;
-    let plain = store.image_of(&image.manifest)?;
-    let about = About {
-        author: None,
-        message: args.message.clone(),
-        created_by: "import".to_owned(),
-        changes: args.change.clone(),
-        created,
-    };
-    let made = document::image(&plain.manifest, &plain.config_bytes, None, &about)?;
-    let config = store.put(media::CONFIG, &made.config, None)?;
-    let manifest = store.put(media::MANIFEST, &made.manifest, None)?;
-    for name in &image.names {
-        store.set_ref(name, &manifest)?;
-    }
-    store.remove_nameless(&image.manifest.digest)?;
-    Ok(Pulled { manifest, id: config.digest, ..image })
 }
 
 /// Takes in all images of an archive or layout.
