@@ -25,6 +25,7 @@ pub mod erofs;
 pub mod error;
 pub mod format;
 pub mod image;
+pub mod index;
 pub mod ingest;
 pub mod jail;
 pub mod json;

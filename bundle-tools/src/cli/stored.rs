@@ -95,8 +95,12 @@ pub(crate) fn new_name(text: &str) -> Result<String> {
 pub(crate) fn tag(args: &Tag, store: &Store) -> Result<()> {
     let name = new_name(&args.name)?;
     let found = store.find(&args.image)?;
-    let index = found.refs.iter().find_map(|r| r.index.as_ref());
-    store.set_ref_from(&name, &found.descriptor, index)
+    // A whole index is the better one to have come from.
+    let from = found.refs.iter().filter(|r| r.index.is_some()).max_by_key(|r| r.whole);
+    match from.and_then(|r| r.index.as_ref().filter(|_| r.whole)) {
+        Some(index) => store.set_ref_whole(&name, &found.descriptor, index),
+        None => store.set_ref_from(&name, &found.descriptor, from.and_then(|r| r.index.as_ref())),
+    }
 }
 
 /// The time that `SOURCE_DATE_EPOCH` says, in seconds since 1970, if it is set.

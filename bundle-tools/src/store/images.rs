@@ -8,6 +8,7 @@ use super::{Store, optional};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Descriptor, Document, ImageConfig, Manifest, media};
+use crate::index::{self, Part};
 use crate::json::MAX_DOCUMENT;
 
 /// A manifest in the store, an image's or another artifact's.
@@ -175,6 +176,19 @@ impl Store {
     #[allow(clippy::disallowed_methods, reason = "a path to be shown, not to be opened")]
     fn place(&self, name: &str) -> PathBuf {
         std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()).join(name)
+    }
+
+    /// What an index in the store leads to ([`index::parts`]). `missing` decides about documents that are not here: whether
+    /// that is an error.
+    pub fn index_parts(
+        &self,
+        index: &Descriptor,
+        missing: &mut dyn FnMut(&Descriptor) -> Result<()>,
+    ) -> Result<Vec<Part>> {
+        index::parts(index, self.read_blob(index)?, &mut |entry| match self.blob(&entry.digest)? {
+            Some(_) => self.read_blob(entry).map(Some),
+            None => missing(entry).map(|()| None),
+        })
     }
 
     /// The bytes of a document: at most [`MAX_DOCUMENT`], and what the descriptor says.
