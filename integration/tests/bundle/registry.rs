@@ -14,35 +14,44 @@ use serde_json::json;
 
 use crate::tool::{Backend, Tool, have, wait_until};
 
-struct Registry {
+pub(crate) struct Registry {
     server: Child,
     /// Host and port.
-    host: String,
+    pub(crate) host: String,
     log: PathBuf,
 }
 
 /// A name and a password.
-const USER: (&str, &str) = ("deck", "a pass: word");
+pub(crate) const USER: (&str, &str) = ("deck", "a pass: word");
 
 impl Registry {
-    /// Starts one; `None`, said, where it is not installed.
+    /// Starts one, with a password if it is `closed`; `None`, said, where it is not installed.
     fn new(tool: &Tool, closed: bool) -> Option<Self> {
-        let programs: &[&str] = if closed { &["docker-registry", "htpasswd"] } else { &["docker-registry"] };
-        have("a registry", programs).then_some(())?;
-        let dir = tool.dir.join(if closed { "registry-closed" } else { "registry" });
+        if !closed {
+            return Self::with(tool, "registry", "", "");
+        }
+        have("a registry with a password", &["htpasswd"]).then_some(())?;
+        let file = tool.path("htpasswd");
+        fs::write(&file, tool.other(&["htpasswd", "-Bbn", USER.0, USER.1]).trim_end()).unwrap();
+        Self::with(tool, "registry-closed", "", &format!("htpasswd: {{realm: orlop, path: {file}}}"))
+    }
+
+    /// Starts one in the folder `name`, which serves with `http` and asks for `auth`, in the words of its settings; `None`,
+    /// said, where it is not installed.
+    pub(crate) fn with(tool: &Tool, name: &str, http: &str, auth: &str) -> Option<Self> {
+        have("a registry", &["docker-registry"]).then_some(())?;
+        let dir = tool.dir.join(name);
         fs::create_dir(&dir).unwrap();
         // A port that was free a moment ago.
         let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let path = dir.display();
         let mut config = format!(
             "version: 0.1\nlog: {{level: info}}\n\
-             storage: {{filesystem: {{rootdirectory: {path}/data}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"{host}\"}}\n"
+             storage: {{filesystem: {{rootdirectory: {}/data}}, delete: {{enabled: true}}}}\n\
+             http: {{addr: \"{host}\"{http}}}\n",
+            dir.display()
         );
-        if closed {
-            let line = tool.other(&["htpasswd", "-Bbn", USER.0, USER.1]);
-            fs::write(dir.join("htpasswd"), line.trim_end()).unwrap();
-            config += &format!("auth: {{htpasswd: {{realm: orlop, path: {path}/htpasswd}}}}\n");
+        if !auth.is_empty() {
+            config += &format!("auth: {{{auth}}}\n");
         }
         fs::write(dir.join("config.yml"), config).unwrap();
         let log = dir.join("log");
