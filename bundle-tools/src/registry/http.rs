@@ -18,6 +18,10 @@ const MAX_REDIRECTS: usize = 5;
 /// The longest that a server is obeyed when it says how long to wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
+/// What `openssl req -x509` makes by itself.
+const OWN_AUTHORITY: &str = "its certificate is an authority's (CA:TRUE), and a server's may not be; make one with \
+    -addext basicConstraints=CA:FALSE, or have the authority sign the server's";
+
 /// The most that the description of an error may have, in bytes.
 const MAX_EXPLANATION: u64 = 64 << 10;
 
@@ -385,14 +389,16 @@ fn resolve(from: &Uri, location: &str) -> Result<Uri> {
 fn transport_error(host: &str, e: &ureq::Error) -> Error {
     let kind = match e {
         ureq::Error::Http(_) | ureq::Error::BadUri(_) => ErrorKind::Invalid,
-        // Not a matter of time.
+        // Not a matter of time. TLS reports what it doesn't trust as a failure to read, too.
         ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => ErrorKind::Denied,
+        ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => ErrorKind::Denied,
         _ => ErrorKind::Network,
     };
     let text = match e {
         ureq::Error::HostNotFound => "no such host".to_owned(),
         ureq::Error::ConnectionFailed => "no connection".to_owned(),
         ureq::Error::Timeout(what) => format!("no answer in time ({what:?})").to_lowercase(),
+        ureq::Error::Io(e) if e.to_string().contains("CaUsedAsEndEntity") => OWN_AUTHORITY.to_owned(),
         ureq::Error::Io(e) => e.to_string().split(" (os error").next().unwrap_or_default().to_lowercase(),
         other => other.to_string(),
     };

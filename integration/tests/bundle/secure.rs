@@ -75,6 +75,13 @@ fn a_registry_with_a_certificate_of_ones_own_authority_is_trusted_when_that_is_t
     second.must(&["pull", &name]);
     assert_eq!(second.images(), tool.images());
 
+    // What many make is no server's certificate, and the error says what to do.
+    let own = format!(", tls: {{certificate: {client}, key: {path}/authority.key}}");
+    let own = Registry::with(&tool, "own", &own, "").unwrap();
+    fs::copy(tool.dir.join("authority.crt"), trusted(&tool, &own.host).join("ca.crt")).unwrap();
+    let said = tool.refused(&["push", &name, &format!("{}/x:1", own.host)]);
+    assert!(said.contains("CA:FALSE"), "{said}");
+
     // One that wants to know who asks.
     let both = format!(", tls: {{{tls}, clientcas: [{client}]}}");
     let closed = Registry::with(&tool, "mutual", &both, "").unwrap();
