@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use orlop_integration::{program, skip};
+use orlop_integration::{debian, program, skip};
 
 use crate::oracle::Containerd;
-use crate::tool::{Backend, Tool, have, scratch, wait_until};
+use crate::tool::{Backend, Tool, have, wait_until};
 
 /// What a container is asked for. Its answer is the same wherever it runs.
 const QUESTIONS: &str = "id -un; pwd; echo $MODE; ls /usr/share/doc; test ! -e /usr/share/man && echo no manual; \
@@ -24,38 +24,10 @@ const CHANGES: &str = "rm -rf /usr/share/man /usr/share/doc && mkdir /usr/share/
 /// What follows from these.
 const ANSWER: &str = "web\n/app\nprod\nx\nno manual\n2 root\n0\n(42,)\n";
 
-/// A minimal Debian with Python, in a tar that is made once and kept; `None`, said, when it can't be had.
-fn debian() -> Option<PathBuf> {
-    let tar = scratch().join("debian-python3.tar");
-    fs::create_dir_all(scratch()).unwrap();
-    let lock = File::create(scratch().join("debian.lock")).unwrap();
-    lock.lock().unwrap();
-    if tar.exists() {
-        return Some(tar);
-    }
-    have("a Debian root", &["mmdebstrap"]).then_some(())?;
-    let partial = scratch().join("debian-partial.tar");
-    let log = File::create(scratch().join("debian.log")).unwrap();
-    let made = Command::new("timeout")
-        .args(["-s", "KILL", "500", "mmdebstrap", "--variant=minbase", "--include=python3", "bookworm"])
-        .arg(&partial)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .status()
-        .unwrap();
-    if !made.success() {
-        skip(&format!("a Debian root: mmdebstrap: {made}; see debian.log"));
-        return None;
-    }
-    fs::rename(&partial, &tar).unwrap();
-    Some(tar)
-}
-
 /// A store that has it as `debian:bookworm`.
 fn with_debian(topic: &str) -> Option<Tool> {
     let tool = Tool::new(topic)?;
-    let tar = debian()?;
+    let tar = debian("debian-python3", &["python3"], topic)?;
     tool.must(&["import", "-c", "CMD [\"bash\"]", tar.to_str().unwrap(), "debian:bookworm"]);
     Some(tool)
 }
