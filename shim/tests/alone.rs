@@ -665,6 +665,49 @@ fn a_service_manager_hears_when_it_runs_and_finds_who_keeps_it() {
 }
 
 #[test]
+fn a_container_says_itself_when_it_is_ready() {
+    if skipped() {
+        return;
+    }
+    // busybox has nothing that speaks to a socket of datagrams: this test does it from outside, through the container's root.
+    let place = Place::new(
+        "echo $NOTIFY_SOCKET; while ! [ -S /run/notify.sock ]; do usleep 1000; done; echo there; sleep 1000",
+    );
+    let socket = std::os::unix::net::UnixDatagram::bind(place.path("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let bundle = place.path("b");
+    let mut child = place
+        .command(&["run", "-d", "--notify", "-b", &bundle, "c1"])
+        .env("NOTIFY_SOCKET", place.path("notify"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !place.dir.join("s/c1/notify").exists() || place.pid("Pid") == 0 {
+        assert!(Instant::now() < end);
+        thread::sleep(Duration::from_millis(10));
+    }
+    place.wait_for_log("/run/notify.sock\nthere\n");
+    assert!(child.try_wait().unwrap().is_none());
+    let inside = format!("/proc/{}/root/run/notify.sock", place.pid("Pid"));
+    let container = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    container.send_to(b"STATUS=warming up\nMAINPID=1", &inside).unwrap();
+    let mut buffer = [0; 256];
+    let n = socket.recv(&mut buffer).unwrap();
+    assert_eq!(text(&buffer[..n]), "STATUS=warming up");
+    container.send_to(b"READY=1", &inside).unwrap();
+    let n = socket.recv(&mut buffer).unwrap();
+    assert!(text(&buffer[..n]).starts_with("READY=1\nMAINPID="), "{}", text(&buffer[..n]));
+    assert!(child.wait().unwrap().success());
+
+    let place = Place::new("echo too early; exit 3");
+    let output = place.run(&["-d", "--notify"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("c1: the container has ended before it was ready"), "{output:?}");
+    assert_eq!(place.ok(&["logs", "c1"]), "too early\n");
+}
+
+#[test]
 fn a_monitor_holds_little_memory_and_nothing_of_its_callers() {
     if skipped() {
         return;

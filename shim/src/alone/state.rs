@@ -57,6 +57,10 @@ pub struct Options {
     pub command: Vec<String>,
     /// It has a network namespace of its own, so what its devices count is its own.
     pub own_network: bool,
+    /// It says itself when it is ready.
+    pub notify: bool,
+    /// Where the service manager hears of it; empty is nowhere.
+    pub notify_socket: String,
     /// The file that gets the container's pid; empty is none.
     pub pid_file: String,
 }

@@ -34,14 +34,14 @@ impl Found {
     /// Finds it.
     pub fn new(folder: Folder) -> Result<Self> {
         let (options, state) = (Options::load(&folder)?, State::load(&folder)?);
-        let store = Place { options: &options, id: folder.id() }.store()?;
+        let store = Place { options: &options, id: folder.id(), folder: folder.path() }.store()?;
         let condition = Condition::observe(&folder, &state, Some(&store));
         Ok(Self { folder, options, state, condition })
     }
 
     /// For the library.
     pub fn place(&self) -> Place<'_> {
-        Place { options: &self.options, id: self.folder.id() }
+        Place { options: &self.options, id: self.folder.id(), folder: self.folder.path() }
     }
 
     /// Its monitor, if there is one.

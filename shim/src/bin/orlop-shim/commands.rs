@@ -15,6 +15,7 @@ use orlop_shim::alone::folder::{self, Folder, Root};
 use orlop_shim::alone::launch::{Mode, Monitor, News};
 use orlop_shim::alone::log::Log;
 use orlop_shim::alone::logs::{self, Query};
+use orlop_shim::alone::notify::notify;
 use orlop_shim::alone::record::Stream;
 use orlop_shim::alone::restart::Policy;
 use orlop_shim::alone::show;
@@ -22,13 +23,12 @@ use orlop_shim::alone::state::{Condition, Options, Phase, State};
 use orlop_shim::alone::stats::{Row, Sample, stats};
 use orlop_shim::alone::stop::{self, Found};
 use orlop_shim::alone::time::Time;
+use orlop_sys::AsFd;
 use orlop_sys::process::dup_to;
 use orlop_sys::rustix::fs::{CWD, Mode as FileMode, OFlags, openat, renameat};
 use orlop_sys::rustix::io::write;
-use orlop_sys::rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
 use orlop_sys::rustix::process::geteuid;
 use orlop_sys::rustix::stdio::{stderr, stdout};
-use orlop_sys::{AsFd, Errno};
 
 use crate::cli::{self, Cli, Command, Global};
 use crate::client::{How, Why, put, relay, resize};
@@ -151,7 +151,9 @@ fn run(global: &Global, args: &cli::Run) -> std::result::Result<u8, Failure> {
     let failed = |(status, error): Failure| {
         // Until it has cleared away what there was of a container that never ran; then nothing is left.
         last_status(&monitor);
-        let _ = root.remove(&folder);
+        if State::load(&folder).is_ok_and(|state| state.started_at.is_empty()) {
+            let _ = root.remove(&folder);
+        }
         (status, Error::new(error.kind(), format!("{}: {error}", args.id)))
     };
     if args.detach {
@@ -224,6 +226,8 @@ fn prepare(global: &Global, args: &cli::Run) -> Result<(Root, Folder)> {
         once: args.interactive && !args.detach,
         remove: args.remove,
         pid_file: path(&args.pid_file)?,
+        notify: args.notify,
+        notify_socket: std::env::var("NOTIFY_SOCKET").unwrap_or_default(),
         ..Options::default()
     };
     container::read(&mut options)?;
@@ -250,18 +254,9 @@ fn announce(args: &cli::Run, monitor: &Monitor, is_main: bool) -> Result<()> {
     }
     if let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) {
         let main = if is_main { format!("\nMAINPID={}", monitor.pid) } else { String::new() };
-        notify(&address, &format!("READY=1{main}\nSTATUS=container {}", args.id)).at(|| "NOTIFY_SOCKET")?;
+        notify(address.as_bytes(), &format!("READY=1{main}\nSTATUS=container {}", args.id)).at(|| "NOTIFY_SOCKET")?;
     }
     Ok(())
-}
-
-fn notify(address: &OsString, text: &str) -> std::result::Result<(), Errno> {
-    let address = match address.as_bytes() {
-        [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
-        path => SocketAddrUnix::new(path)?,
-    };
-    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    sendto(&socket, text.as_bytes(), SendFlags::NOSIGNAL, &address).map(drop)
 }
 
 /// Leaves a monitor behind for a container that is there.
