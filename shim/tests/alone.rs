@@ -571,7 +571,13 @@ fn a_reader_that_does_not_read_is_waited_for_and_nothing_is_lost() {
     if skipped() {
         return;
     }
-    let place = Place::new("dd if=/dev/zero bs=64k count=64 2>/dev/null; echo done >&2");
+    // So much that it has to wait; and so little that it ends, with the rest of it in its pipes.
+    slow_reader("dd if=/dev/zero bs=64k count=64 2>/dev/null", 4 << 20);
+    slow_reader("head -c 150000 /dev/zero", 150_000);
+}
+
+fn slow_reader(script: &str, total: usize) {
+    let place = Place::new(script);
     let bundle = place.path("b");
     let mut child = place
         .command(&["run", "--log-format", "none", "-b", &bundle, "c1"])
@@ -579,11 +585,13 @@ fn a_reader_that_does_not_read_is_waited_for_and_nothing_is_lost() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    thread::sleep(Duration::from_millis(500));
-    assert_eq!(place.status(), "running");
+    // Longer than the last output of a container is waited for.
+    thread::sleep(Duration::from_secs(6));
+    assert!(place.pid("MonitorPid") != 0);
+    assert!(place.refused(&["logs", "c1"]).contains("--log-format none"));
     let mut bytes = Vec::new();
     child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
-    assert_eq!((bytes.len(), child.wait().unwrap().code()), (4 << 20, Some(0)));
+    assert_eq!((bytes.len(), child.wait().unwrap().code()), (total, Some(0)));
 }
 
 #[test]

@@ -72,6 +72,11 @@ impl Report {
         self.say(&format!("started {pid}"));
     }
 
+    /// What is to be said although all goes well.
+    pub fn warning(&self, text: &str) {
+        self.say(&format!("warning {text}"));
+    }
+
     /// It could not be made, or kept.
     pub fn failed(&self, status: u8, text: &str) {
         self.say(&format!("failed {status} {text}"));
@@ -107,6 +112,8 @@ pub enum News {
     Ready,
     /// The container runs.
     Started,
+    /// Something that is to be said although all goes well.
+    Warning(String),
     /// It could not be made, or kept: the exit status for that, and why.
     Failed(u8, String),
     /// It has ended for good.
@@ -158,6 +165,7 @@ impl Monitor {
         match word {
             "ready" => News::Ready,
             "started" => News::Started,
+            "warning" => News::Warning(rest.to_owned()),
             "exited" => News::Exited(rest.parse().unwrap_or(255)),
             _ => {
                 let (status, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -166,16 +174,18 @@ impl Monitor {
         }
     }
 
-    /// Waits until the container runs.
+    /// Waits until the container runs; what is to be said although it does.
     ///
     /// # Errors
     /// Why it does not, and the exit status for that.
-    pub fn started(&self) -> std::result::Result<(), (u8, Error)> {
+    pub fn started(&self) -> std::result::Result<Vec<String>, (u8, Error)> {
+        let mut warnings = Vec::new();
         loop {
             match self.news() {
                 News::Ready => {}
+                News::Warning(text) => warnings.push(text),
                 // It may have been a short life.
-                News::Started | News::Exited(_) => return Ok(()),
+                News::Started | News::Exited(_) => return Ok(warnings),
                 News::Failed(status, text) => return Err((status, Error::new(ErrorKind::Os, text))),
                 News::Gone => return Err((125, Error::new(ErrorKind::Os, "the monitor died unexpectedly"))),
             }

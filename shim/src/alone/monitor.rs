@@ -344,6 +344,9 @@ impl Monitor {
         };
         self.doing = Doing::Running;
         self.started = Instant::now();
+        if let Some(report) = &self.report {
+            done.notes.iter().for_each(|note| report.warning(note));
+        }
         if let Err(error) = self.look_after(&done) {
             self.fail(&error.to_string());
             self.kill();
@@ -497,6 +500,11 @@ impl Monitor {
     fn drain(&mut self) {
         let Doing::Draining(until) = self.doing else { return };
         let now = Instant::now();
+        if self.clients.are_behind() {
+            // There is more to read, and nobody outside is to blame.
+            self.doing = Doing::Draining(now + DRAIN);
+            return;
+        }
         if now >= until {
             for output in &mut self.outputs {
                 output.end(&mut self.log);

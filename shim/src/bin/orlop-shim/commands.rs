@@ -16,7 +16,7 @@ use orlop_shim::alone::launch::{Mode, Monitor, News};
 use orlop_shim::alone::log::Log;
 use orlop_shim::alone::logs::{self, Query};
 use orlop_shim::alone::notify::notify;
-use orlop_shim::alone::record::Stream;
+use orlop_shim::alone::record::{Format, Stream};
 use orlop_shim::alone::restart::Policy;
 use orlop_shim::alone::show;
 use orlop_shim::alone::state::{Condition, Options, Phase, State};
@@ -158,7 +158,7 @@ fn run(global: &Global, args: &cli::Run) -> std::result::Result<u8, Failure> {
     };
     if args.detach {
         monitor.go(false);
-        monitor.started().map_err(failed)?;
+        warn(&monitor.started().map_err(failed)?);
         announce(args, &monitor, true).map_err(&own)?;
         print(&format!("{}\n", folder.id()));
         return Ok(0);
@@ -172,7 +172,7 @@ fn run(global: &Global, args: &cli::Run) -> std::result::Result<u8, Failure> {
         resize(&folder);
     }
     monitor.go(true);
-    monitor.started().map_err(failed)?;
+    warn(&monitor.started().map_err(failed)?);
     announce(args, &monitor, false).map_err(&own)?;
     let how = How { input: options.interactive, terminal: options.terminal };
     let mut pass = |signal| find(&root, &args.id).and_then(|found| stop::kill(&found, signal)).is_ok();
@@ -186,6 +186,10 @@ fn run(global: &Global, args: &cli::Run) -> std::result::Result<u8, Failure> {
     }
 }
 
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+}
+
 /// As a shell counts.
 fn signalled(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
@@ -197,7 +201,7 @@ fn last_status(monitor: &Monitor) -> u8 {
         match monitor.news() {
             News::Exited(status) | News::Failed(status, _) => return status,
             News::Gone => return u8::MAX,
-            News::Ready | News::Started => {}
+            News::Ready | News::Started | News::Warning(_) => {}
         }
     }
 }
@@ -265,7 +269,7 @@ fn begin(root: &Root, folder: &Folder, mode: Mode) -> Result<Monitor> {
         folder.remove(folder::STOP)?;
     }
     let monitor = Monitor::launch(root, folder.id(), mode)?;
-    monitor.started().map_err(|(_, error)| error)?;
+    warn(&monitor.started().map_err(|(_, error)| error)?);
     Ok(monitor)
 }
 
@@ -479,6 +483,9 @@ fn show_logs(global: &Global, args: &cli::Logs) -> Result<u8> {
     let root = root(global)?;
     let folder = root.folder(&ContainerId::parse(&args.id)?)?;
     let options = Options::load(&folder)?;
+    if options.log_format == Format::None {
+        return Err(Error::unsupported(&args.id, "it was run with --log-format none"));
+    }
     let path = options.log_path(&folder);
     let alive = || {
         let now = root.folder(folder.id()).is_ok_and(|now| now.is(&folder));
