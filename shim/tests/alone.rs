@@ -573,7 +573,7 @@ fn a_reader_that_does_not_read_is_waited_for_and_nothing_is_lost() {
     }
     // So much that it has to wait; and so little that it ends, with the rest of it in its pipes.
     slow_reader("dd if=/dev/zero bs=64k count=64 2>/dev/null", 4 << 20);
-    slow_reader("head -c 150000 /dev/zero", 150_000);
+    slow_reader("head -c 250000 /dev/zero", 250_000);
 }
 
 fn slow_reader(script: &str, total: usize) {
@@ -587,7 +587,6 @@ fn slow_reader(script: &str, total: usize) {
         .unwrap();
     // Longer than the last output of a container is waited for.
     thread::sleep(Duration::from_secs(6));
-    assert!(place.pid("MonitorPid") != 0);
     assert!(place.refused(&["logs", "c1"]).contains("--log-format none"));
     let mut bytes = Vec::new();
     child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
