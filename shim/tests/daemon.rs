@@ -280,7 +280,8 @@ fn a_container_lives_and_dies_and_containerd_hears_of_it_in_order() {
     let heard = place.heard.lock().unwrap().clone();
     let exit = &heard[2].1;
     assert_eq!((text(exit, 1), text(exit, 2), number(exit, 3), number(exit, 4)), ("c1", "c1", pid, 7));
-    client.call("Shutdown", &Message::new().text(1, "c1")).unwrap();
+    // Field 2 is "at once" here, and no name.
+    client.call("Shutdown", &Message::new().text(1, "c1").flag(2, true)).unwrap();
     wait_for_end(place.shim());
     assert_eq!(fs::read_dir(place.dir.join("s")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
