@@ -176,7 +176,7 @@ impl Daemon {
     }
 
     fn shutdown(&mut self, payload: &[u8]) -> Reply {
-        let request = message::Process::read(payload)?;
+        let request = message::Shutdown::read(payload)?;
         // Who has given up waiting for a create wants no more of it; else it would keep us for as long as it likes.
         let is_given_up = |id: &str, container: &Container| id == request.id && container.init.phase == Phase::Creating;
         self.leaving |= self.containers.0.iter().all(|(id, container)| is_given_up(id, container));

@@ -6,10 +6,11 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use orlop_shim::client::number;
 use orlop_shim::wire::Message;
 use serde_json::json;
 
-use crate::{BUSYBOX, Client, Place, number, skipped, wait_for_end};
+use crate::{BUSYBOX, Client, Place, skipped, wait_for_end};
 
 /// What a question may take: containerd gives up after two seconds.
 const AT_ONCE: Duration = Duration::from_millis(50);

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::{Place, number, skipped};
+use orlop_shim::client::number;
+
+use crate::{Place, skipped};
 
 #[test]
 fn events_wait_for_a_containerd_that_is_away() {

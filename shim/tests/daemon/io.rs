@@ -6,11 +6,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use orlop_shim::client::number;
 use orlop_shim::message::any;
 use orlop_shim::wire::Message;
 use serde_json::{Value as Json, json};
 
-use crate::{Client, Place, number, skipped};
+use crate::{Client, Place, skipped};
 
 /// How long a delete waits for output that nobody reads.
 const DRAIN: Duration = Duration::from_secs(10);

@@ -5,9 +5,10 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use orlop_shim::client::number;
 use orlop_shim::wire::Message;
 
-use crate::{Client, Place, number, skipped};
+use crate::{Client, Place, skipped};
 
 fn mount(kind: &str, source: &str, options: &[&str]) -> Message {
     let message = Message::new().text(1, kind).text(2, source);
