@@ -148,7 +148,7 @@ impl<'a> Words<'a> {
         }
         words.rest = mount_options::parse(rest);
         match words.rest.id_map {
-            Some(word) => Err(Why(format!("{word}: id maps are told by uidmap= and gidmap="))),
+            Some(_) => Err(Why("idmap, ridmap: id maps are told by uidmap= and gidmap=".to_owned())),
             None => Ok(words),
         }
     }

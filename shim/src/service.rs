@@ -386,8 +386,15 @@ impl Daemon {
     fn pids(&self, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
         let container = self.containers.get(request.id)?;
+        let pids = if container.init.phase < Phase::Ended {
+            self.runtime(request.id)?.pids(container.init.pid)?
+        } else {
+            // containerd 1.7 and later, when it starts, takes a task without processes for one that was never made, and
+            // deletes it with its exit status. So it has its first process until it is deleted.
+            vec![container.init.pid]
+        };
         let mut answer = Message::new();
-        for pid in self.runtime(request.id)?.pids(container.init.pid)? {
+        for pid in pids {
             let exec = container.execs.iter().find(|(_, process)| process.pid == pid && process.lives());
             let mut process = Message::new().number(1, pid);
             if let Some((name, _)) = exec {

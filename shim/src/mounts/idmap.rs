@@ -1,23 +1,18 @@
 //! User namespaces that exist for their maps: a mount that has one shows the owners of its files through them.
 
-use orlop_sys::clone::{flag, fork};
-use orlop_sys::process::unshare;
-use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
-use orlop_sys::rustix::io::{read, write};
-use orlop_sys::rustix::pipe::{PipeFlags, pipe_with};
-use orlop_sys::rustix::process::{Signal, WaitId, WaitIdOptions, set_parent_process_death_signal, waitid};
-use orlop_sys::{AsFd, Errno, OwnedFd};
+use orlop::idmap;
+use orlop::plan::Maps;
+use orlop_sys::OwnedFd;
 
 use super::Why;
 
 /// As many lines as the kernel takes.
 const MAX_LINES: usize = 340;
 
-/// A user namespace with the maps `uid` and `gid`: `INSIDE:OUTSIDE:SIZE`, more of them after commas. Made by a child
-/// that lives in it for as long as it takes to get hold of it.
+/// A user namespace with the maps `uid` and `gid`: `INSIDE:OUTSIDE:SIZE`, more of them after commas.
 pub(super) fn user_namespace(uid: &str, gid: &str) -> Result<OwnedFd, Why> {
     let (uid, gid) = (lines(uid).ok_or_else(|| bad("uidmap", uid))?, lines(gid).ok_or_else(|| bad("gidmap", gid))?);
-    made(&uid, &gid).map_err(|errno| Why(format!("id maps: {}", orlop::error::describe(errno))))
+    idmap::namespace(&Maps { uid, gid }).map_err(|e| Why(format!("id maps: {e}")))
 }
 
 fn bad(key: &str, map: &str) -> Why {
@@ -41,37 +36,6 @@ fn lines(map: &str) -> Option<String> {
         text.push_str(&format!("{inside} {outside} {size}\n"));
     }
     Some(text)
-}
-
-fn made(uid: &str, gid: &str) -> Result<OwnedFd, Errno> {
-    let (is_there, say_there) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (may_go, let_go) = pipe_with(PipeFlags::CLOEXEC)?;
-    let child = fork(|| {
-        let live = || {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            unshare(flag::NEWUSER)?;
-            write(&say_there, &[1])?;
-            read(&may_go, &mut [0])
-        };
-        u8::from(live().is_err())
-    })?;
-    drop((say_there, may_go));
-    let take = || {
-        if read(&is_there, &mut [0])? == 0 {
-            return Err(Errno::PERM);
-        }
-        let directory = format!("/proc/{}", child.pid.as_raw_nonzero());
-        for (name, text) in [("uid_map", uid), ("gid_map", gid)] {
-            let file = openat(CWD, format!("{directory}/{name}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-            write(&file, text.as_bytes())?;
-        }
-        openat(CWD, format!("{directory}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-    };
-    let taken = take();
-    // It waits for this byte; if it is dead already, so much the better.
-    let _ = write(&let_go, &[1]);
-    let _ = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
-    taken
 }
 
 #[cfg(test)]
