@@ -7,6 +7,7 @@
 //! once, and the library's memory ends with the child.
 
 pub mod args;
+pub mod client;
 pub mod copy;
 pub mod daemon;
 pub mod delete;

@@ -106,6 +106,12 @@ read! {
         2 exec_id: text,
     }
 
+    /// `ShutdownRequest`. Its other field says "at once", which makes no difference.
+    Shutdown {
+        /// The container.
+        1 id: text,
+    }
+
     /// `ExecProcessRequest`.
     Exec {
         /// The container.

@@ -25,7 +25,7 @@ use crate::runtime::Runtime;
 use crate::server::Caller;
 use crate::start::{read_file, write_file};
 use crate::stats;
-use crate::task::{self, Container, Drain, Early, Exit, Memory, Pause, Phase, Process, Wish};
+use crate::task::{self, Container, Drain, Exit, Memory, Pause, Phase, Process, Wish};
 use crate::ttrpc::{Code, Request, Status};
 use crate::wire::Message;
 
@@ -176,7 +176,7 @@ impl Daemon {
     }
 
     fn shutdown(&mut self, payload: &[u8]) -> Reply {
-        let request = message::Process::read(payload)?;
+        let request = message::Shutdown::read(payload)?;
         // Who has given up waiting for a create wants no more of it; else it would keep us for as long as it likes.
         let is_given_up = |id: &str, container: &Container| id == request.id && container.init.phase == Phase::Creating;
         self.leaving |= self.containers.0.iter().all(|(id, container)| is_given_up(id, container));
@@ -189,16 +189,22 @@ impl Daemon {
     /// Ends a create that is under way, at the wish of `by`, who is answered when nothing is left of it.
     fn give_up(&mut self, id: &str, by: Option<(Caller, Wish)>) -> Reply {
         let Some(container) = self.containers.0.get_mut(id) else { return Ok(None) };
-        let wishes = container.early.given_up.get_or_insert_default();
+        let wishes = container.given_up.get_or_insert_default();
         if wishes.len() >= MAX_EARLY {
             return Err(too_many());
         }
         wishes.extend(by);
-        for pending in self.jobs.iter().filter(|pending| pending.what == What::Create && pending.id == id) {
+        self.end_job(What::Create, id, "");
+        Ok(None)
+    }
+
+    /// Kills a job, with all that it has started.
+    fn end_job(&self, what: What, id: &str, exec: &str) {
+        let is_it = |pending: &&Pending| (pending.what, pending.id.as_str(), pending.exec.as_str()) == (what, id, exec);
+        for pending in self.jobs.iter().filter(is_it) {
             // It is ours until it is reaped.
             end_family(pending.job.pid);
         }
-        Ok(None)
     }
 
     fn state(&self, payload: &[u8]) -> Reply {
@@ -266,7 +272,8 @@ impl Daemon {
             mounted: !mounts.is_empty(),
             created: created.message(4, &io),
             memory: None,
-            early: Early::default(),
+            has_untold_kill: false,
+            given_up: None,
         };
         self.containers.0.insert(request.id.to_owned(), container);
         let begun = self.begin(job, What::Create, request.id, "", caller, Some(stdio));
@@ -435,22 +442,25 @@ impl Daemon {
         let number = i32::try_from(request.signal).map_err(|_| Status::new(Code::InvalidArgument, "no such signal"))?;
         let container = self.containers.any_mut(request.id)?;
         let own = container.has_own_pid_namespace && container.pause == Pause::No;
-        if container.init.phase == Phase::Creating && request.exec_id.is_empty() {
-            // "Not found" would be heard as "gone already", and the container would come alive after it.
-            if number == KILL {
-                return self.give_up(request.id, Some((caller, Wish::Kill)));
-            }
-            if container.early.signals.len() >= MAX_EARLY {
+        if container.init.phase == Phase::Creating && request.exec_id.is_empty() && number == KILL {
+            return self.give_up(request.id, Some((caller, Wish::Kill)));
+        }
+        let missing = || Status::new(Code::NotFound, format!("process {} does not exist: not found", request.exec_id));
+        let process = container.process_mut(request.exec_id).ok_or_else(missing)?;
+        if matches!(process.phase, Phase::Creating | Phase::Starting) && process.pid == 0 {
+            // "Not found" would be heard as "gone already", and it would come alive after it.
+            if process.signals.len() >= MAX_EARLY {
                 return Err(too_many());
             }
-            container.early.signals.push((caller, payload.to_vec()));
+            process.signals.push((caller, payload.to_vec()));
+            if number == KILL {
+                self.end_job(What::Exec, request.id, request.exec_id);
+            }
             return Ok(None);
         }
-        let process = self.containers.process_mut(request.id, request.exec_id)?;
         let finished = || Status::new(Code::NotFound, "process already finished: not found");
         match process.phase {
             Phase::Added => return Err(precondition("cannot kill a process that was not started")),
-            Phase::Starting if process.pid == 0 => return Err(precondition("cannot kill a process that is starting")),
             // `all` also means those who outlived init.
             Phase::Ended | Phase::Stopped if !request.all => return Err(finished()),
             _ => {}
@@ -641,14 +651,14 @@ impl Daemon {
             (None, Err(status)) => self.log(log::ERROR, &format!("{id}: {}", status.message)),
             (None, Ok(_)) => {}
         }
-        if what == What::Create {
-            self.send_early(&id);
+        if matches!(what, What::Create | What::Exec) {
+            self.send_early(&id, &exec);
         }
         self.settle(&id, &exec);
     }
 
     fn is_given_up(&self, id: &str) -> bool {
-        self.containers.0.get(id).is_some_and(|container| container.early.given_up.is_some())
+        self.containers.0.get(id).is_some_and(|container| container.given_up.is_some())
     }
 
     /// Removes what a create has left that did not come to its end.
@@ -685,14 +695,14 @@ impl Daemon {
             || Status::new(Code::NotFound, format!("container {id}: its creation did not come to its end: not found"));
         container.init.exit = Exit { status: 128 + KILL.unsigned_abs(), at: message::Time::now() };
         let (dead, ended) = (deleted(&container.init), waited(&container.init));
-        let wishes = container.early.given_up.take();
+        let wishes = container.given_up.take();
         for waiter in std::mem::take(&mut container.init.waiters) {
             match &wishes {
                 Some(_) => self.server.answer(&self.poll, waiter, Ok(&ended)),
                 None => self.server.answer(&self.poll, waiter, Err(&gone())),
             }
         }
-        for (caller, _) in std::mem::take(&mut container.early.signals) {
+        for (caller, _) in std::mem::take(&mut container.init.signals) {
             self.server.answer(&self.poll, caller, Err(&gone()));
         }
         let why = match &wishes {
@@ -715,9 +725,9 @@ impl Daemon {
     }
 
     /// Sends the signals that came before there was a process, or says that there never was one.
-    fn send_early(&mut self, id: &str) {
-        let Some(container) = self.containers.0.get_mut(id) else { return };
-        for (caller, payload) in std::mem::take(&mut container.early.signals) {
+    fn send_early(&mut self, id: &str, exec: &str) {
+        let Some(process) = self.containers.0.get_mut(id).and_then(|c| c.process_mut(exec)) else { return };
+        for (caller, payload) in std::mem::take(&mut process.signals) {
             let reply = self.kill(caller, &payload);
             self.reply(caller, reply);
         }
@@ -764,6 +774,7 @@ impl Daemon {
         };
         outcome?;
         self.tell("/tasks/start", "containerd.events.TaskStart", Message::new().text(1, id).number(2, pid));
+        self.look_at_memory(|_| false);
         Ok(Message::new().number(1, pid))
     }
 
@@ -782,7 +793,11 @@ impl Daemon {
             Err(status) => {
                 // There was no start, so there is no end to be told; but who waits, waits for this.
                 process.phase = Phase::Stopped;
-                process.exit = Exit { status: shell_status(&status.message), at: message::Time::now() };
+                let is_kill =
+                    |payload: &[u8]| message::Kill::read(payload).is_ok_and(|kill| kill.signal == KILL.unsigned_abs());
+                let killed = process.signals.iter().any(|(_, payload)| is_kill(payload));
+                let code = if killed { 128 + KILL.unsigned_abs() } else { shell_status(&status.message) };
+                process.exit = Exit { status: code, at: message::Time::now() };
                 let streams = std::mem::take(&mut process.streams);
                 process.input = None;
                 let (waiters, answer) = (std::mem::take(&mut process.waiters), waited(process));
@@ -914,20 +929,22 @@ impl Daemon {
         }
     }
 
-    /// Looks whether containers had processes killed for want of memory, and says so.
+    /// Looks whether containers had processes killed for want of memory, and says so, also of what was found before.
     pub fn look_at_memory(&mut self, which: impl Fn(&Memory) -> bool) {
         let mut killed = Vec::new();
         for (id, container) in &mut self.containers.0 {
-            let Some(memory) = container.memory.as_mut().filter(|memory| which(memory)) else { continue };
-            let found = memory.watch.look();
-            memory.again = found.again.map(|again| Instant::now() + again);
-            if found.kills > 0 {
-                killed.push(id.clone());
+            if let Some(memory) = container.memory.as_mut().filter(|memory| which(memory)) {
+                let found = memory.watch.look();
+                memory.again = found.again.map(|again| Instant::now() + again);
+                container.has_untold_kill |= found.kills > 0;
+                if found.is_over {
+                    self.poll.remove(&memory.watch);
+                    container.memory = None;
+                }
             }
-            if found.is_over
-                && let Some(memory) = container.memory.take()
-            {
-                self.poll.remove(&memory.watch);
+            // Its start is told first.
+            if container.init.phase != Phase::Starting && std::mem::take(&mut container.has_untold_kill) {
+                killed.push(id.clone());
             }
         }
         for id in killed {
