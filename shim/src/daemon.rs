@@ -58,6 +58,7 @@ pub struct Daemon {
 /// # Errors
 /// What the kernel refuses at the beginning.
 pub fn run(args: &Args) -> Result<(), Errno> {
+    orlop_sys::heap::give_back();
     // By the name under which people look for it; the file that we run from has none.
     let _ = set_name(c"containerd-shim");
     let listener = adopt_fd(LISTENER)?;

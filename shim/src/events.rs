@@ -188,24 +188,18 @@ impl Events {
     }
 
     fn advance(&mut self, poll: &Poll, ready: Interest) -> Result<(), Errno> {
-        if let Some(connection) = &mut self.connection {
-            if ready.intersects(Interest::IN | Interest::HUP | Interest::ERR) {
-                match connection.answer()? {
-                    Said::Nothing => {}
-                    Said::Taken | Said::Invalid => self.pop(),
-                    Said::Refused => {
-                        if self.refused.get_or_insert_with(Instant::now).elapsed() < REFUSED {
-                            return Err(Errno::AGAIN);
-                        }
-                        self.pop();
-                    }
-                }
+        let is_ready = ready.intersects(Interest::IN | Interest::HUP | Interest::ERR);
+        match self.connection.as_mut().filter(|_| is_ready).map_or(Ok(Said::Nothing), Connection::answer)? {
+            Said::Nothing => {}
+            Said::Taken | Said::Invalid => self.pop(),
+            Said::Refused if self.refused.get_or_insert_with(Instant::now).elapsed() < REFUSED => {
+                return Err(Errno::AGAIN);
             }
+            Said::Refused => self.pop(),
         }
-        if let Some(connection) = &mut self.connection {
-            if connection.since.is_some_and(|since| since.elapsed() > PATIENCE) {
-                return Err(Errno::TIMEDOUT);
-            }
+        let since = self.connection.as_ref().and_then(|connection| connection.since);
+        if since.is_some_and(|since| since.elapsed() > PATIENCE) {
+            return Err(Errno::TIMEDOUT);
         }
         let Some(first) = self.waiting.front() else { return Ok(()) };
         let connection = match &mut self.connection {

@@ -295,11 +295,23 @@ impl Logger {
 fn pipe(owner: Owner) -> Result<(OwnedFd, OwnedFd), Errno> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     if owner != Owner::default() {
-        let (uid, gid) = (orlop_sys::fs::Uid::from_raw(owner.uid), orlop_sys::fs::Gid::from_raw(owner.gid));
         // One inode has both ends.
-        orlop_sys::fs::fchown(&reader, Some(uid), Some(gid))?;
+        give(&reader, owner)?;
     }
     Ok((reader, writer))
+}
+
+/// Gives those of this process's own streams that are pipes to somebody else: for a job, which has a container's.
+pub fn give_own(owner: Owner) -> Result<(), Errno> {
+    use orlop_sys::rustix::stdio::{stderr, stdin, stdout};
+    let is_pipe =
+        |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    [stdin(), stdout(), stderr()].iter().filter(|fd| is_pipe(fd)).try_for_each(|pipe| give(pipe, owner))
+}
+
+fn give(pipe: &impl AsFd, owner: Owner) -> Result<(), Errno> {
+    let (uid, gid) = (orlop_sys::fs::Uid::from_raw(owner.uid), orlop_sys::fs::Gid::from_raw(owner.gid));
+    orlop_sys::fs::fchown(pipe, Some(uid), Some(gid))
 }
 
 fn null() -> Result<OwnedFd, Errno> {

@@ -24,9 +24,9 @@ use crate::poll::Token;
 use crate::runtime::Runtime;
 use crate::sandbox;
 use crate::server::Caller;
-use crate::start::read_file;
+use crate::start::{read_file, write_file};
 use crate::stats;
-use crate::task::{Container, Drain, Early, Exit, Memory, Pause, Phase, Process, Wish};
+use crate::task::{self, Container, Drain, Early, Exit, Memory, Pause, Phase, Process, Wish};
 use crate::ttrpc::{Code, Request, Status};
 use crate::wire::Message;
 
@@ -37,6 +37,10 @@ const LOGGER: Duration = Duration::from_secs(12);
 
 /// How many calls may wait for the end of a create.
 const MAX_EARLY: usize = 64;
+/// How many processes a container may have beside init, dead ones too.
+const MAX_EXECS: usize = 16 << 10;
+/// How long the documents of those may be together that were not started.
+const MAX_DOCUMENTS: usize = 16 << 20;
 /// How many may wait for the end of one process.
 const MAX_WAITERS: usize = 4096;
 /// How many processes of a create that is given up are looked for. The rest dies with its cgroup.
@@ -81,7 +85,7 @@ fn precondition(text: impl Into<String>) -> Status {
 }
 
 fn too_many() -> Status {
-    Status::new(Code::Unavailable, "too many wait for this already")
+    Status::new(Code::ResourceExhausted, "too many wait for this already")
 }
 
 fn no_fork(errno: Errno) -> Status {
@@ -498,6 +502,10 @@ impl Daemon {
             stderr: request.stderr.to_owned(),
             terminal: request.terminal,
         };
+        let documents: usize = container.execs.values().map(|process| process.document.len()).sum();
+        if container.execs.len() >= MAX_EXECS || documents + spec.value.len() > MAX_DOCUMENTS {
+            return Err(Status::new(Code::ResourceExhausted, "too many processes were added and never deleted"));
+        }
         let mut process = Process::new(Phase::Added, uris);
         process.document = spec.value.to_vec();
         container.execs.insert(request.exec_id.to_owned(), process);
@@ -860,6 +868,8 @@ impl Daemon {
         }
         if exec.is_empty() {
             container.pause = Pause::No;
+            // Should we be killed before anybody has heard of it, `delete` tells it. Without, it says 137.
+            let _ = write_file(&format!("{}/{}", container.bundle, task::EXIT_FILE), exit.text().as_bytes());
         }
         if shares {
             // Init's end is the end of all, though the kernel does not see to it.

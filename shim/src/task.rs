@@ -33,6 +33,9 @@ pub enum Phase {
     Stopped,
 }
 
+/// The file in the bundle that says how init has ended, for `delete`.
+pub const EXIT_FILE: &str = "exit-status";
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exit {
@@ -50,6 +53,19 @@ impl Exit {
             None => status.exit_status().unwrap_or_default(),
         };
         Self { status: u32::try_from(code).unwrap_or_default(), at: Time::now() }
+    }
+
+    /// For [`EXIT_FILE`].
+    pub fn text(&self) -> String {
+        format!("{} {} {}\n", self.status, self.at.seconds, self.at.nanos)
+    }
+
+    /// What [`text`](Self::text) has written.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.strip_suffix('\n')?.split(' ');
+        let mut next = || numbers.next()?.parse::<u64>().ok();
+        let (status, seconds, nanos) = (u32::try_from(next()?).ok()?, next()?, u32::try_from(next()?).ok()?);
+        (numbers.next().is_none() && nanos < 1_000_000_000).then_some(Self { status, at: Time { seconds, nanos } })
     }
 }
 
@@ -279,4 +295,18 @@ pub struct Drain {
     pub caller: Caller,
     /// Until when.
     pub deadline: Instant,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_is_written_and_read_again() {
+        let exit = Exit { status: 137, at: Time { seconds: 1_700_000_000, nanos: 999_999_999 } };
+        assert_eq!(Exit::parse(&exit.text()), Some(exit));
+        for text in ["", "1 2", "1 2 3", "1 2 3 4\n", "1 2 1000000000\n", "-1 2 3\n", "x\n"] {
+            assert_eq!(Exit::parse(text), None, "{text:?}");
+        }
+    }
 }

@@ -26,13 +26,17 @@ use std::time::{Duration, Instant};
 use orlop_shim::message::any;
 use orlop_shim::ttrpc::{HEADER, Header, Request, answer, read_answer};
 use orlop_shim::wire::{Fields, Message, Value};
-use orlop_sys::rustix::fs::{CWD, Mode, StatVfsMountFlags, fstatvfs, mkfifoat};
+use orlop_sys::rustix::fs::{CWD, Mode, mkfifoat};
 use orlop_sys::rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 use serde_json::{Value as Json, json};
 
 mod creating;
+mod delete;
 mod events;
+mod hostile;
+mod inside;
 mod io;
+mod leaks;
 mod mounts;
 mod start;
 
@@ -194,6 +198,11 @@ impl Place {
         let connected = client.call("Connect", &Message::new().text(1, "c1")).unwrap();
         self.pids.push(number(&connected, 1) as u32);
         client
+    }
+
+    /// One more client of the daemon.
+    fn connect(&self) -> Client {
+        Client::new(&fs::read_to_string(self.dir.join("t/c1/address")).unwrap())
     }
 
     fn create(&self) -> Message {
@@ -430,60 +439,6 @@ fn a_container_that_was_never_started_is_deleted_and_its_end_is_told() {
 }
 
 #[test]
-fn of_an_exec_that_was_deleted_nothing_stays() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["sleep", "1000"]);
-    place.listen();
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
-    let shim = place.shim();
-    let fds = || fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
-    let dirty = || {
-        let rollup = fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
-        let line = rollup.lines().find(|line| line.starts_with("Private_Dirty:")).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    let mut before = None;
-    for round in 0..100 {
-        if round == 20 {
-            before = Some((fds(), dirty()));
-        }
-        client.exec("e", &["true"], &place.path("out")).unwrap();
-        client.process("Start", "e").unwrap();
-        client.process("Wait", "e").unwrap();
-        client.process("Delete", "e").unwrap();
-    }
-    let (fds_before, dirty_before) = before.unwrap();
-    assert_eq!(fds(), fds_before);
-    assert!(dirty() <= dirty_before + 32, "{dirty_before} KiB became {}", dirty());
-    let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
-    assert_eq!(children.split_whitespace().count(), 1, "{children}");
-    client.end();
-}
-
-#[test]
-fn what_a_killed_daemon_leaves_is_removed_by_delete() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["sleep", "1000"]);
-    let mut client = place.start();
-    let pid = number(&client.call("Create", &place.create()).unwrap(), 1);
-    client.process("Start", "").unwrap();
-    kill_process(pid_of(place.shim()), Signal::KILL).unwrap();
-    wait_for_end(place.shim());
-    let output = place.command("delete").stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    assert_eq!((number(&output.stdout, 1), number(&output.stdout, 2)), (pid, 137));
-    wait_for_end(pid as u32);
-    assert_eq!(fs::read_dir(place.dir.join("s")).unwrap().count(), 0);
-    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
-}
-
-#[test]
 fn a_terminal_has_the_size_that_it_is_given() {
     if skipped() {
         return;
@@ -600,17 +555,5 @@ fn what_is_no_request_of_ours_is_refused() {
     // A length that nothing has: the connection ends, and the shim does not.
     client.stream.write_all(&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 99, 1, 0]).unwrap();
     assert!(frame(&mut client.stream).is_none());
-    let address = fs::read_to_string(place.dir.join("t/c1/address")).unwrap();
-    assert_eq!(Client::new(&address).process("State", "").unwrap_err().0, 5);
-}
-
-#[test]
-fn a_container_can_not_write_to_the_shims_program() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["true"]);
-    place.start();
-    let exe = fs::File::open(format!("/proc/{}/exe", place.shim())).unwrap();
-    assert!(fstatvfs(&exe).unwrap().f_flag.contains(StatVfsMountFlags::RDONLY));
+    assert_eq!(place.connect().process("State", "").unwrap_err().0, 5);
 }
