@@ -14,6 +14,7 @@
 )]
 
 mod containerd;
+mod cri;
 mod docker;
 mod host;
 mod image;
