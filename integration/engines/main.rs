@@ -16,6 +16,7 @@
 mod containerd;
 mod host;
 mod image;
+mod podman;
 // One of the tests beside these needs more of it.
 #[allow(dead_code)]
 #[path = "../tests/real/pty.rs"]
