@@ -14,6 +14,7 @@
 )]
 
 mod containerd;
+mod docker;
 mod host;
 mod image;
 mod podman;
@@ -21,3 +22,4 @@ mod podman;
 #[allow(dead_code)]
 #[path = "../tests/real/pty.rs"]
 mod pty;
+mod walk;
