@@ -73,7 +73,7 @@ impl Release {
     }
 
     /// What the host's root file system begins with. Nobody writes to it.
-    fn root(self) -> Result<PathBuf, String> {
+    pub(crate) fn root(self) -> Result<PathBuf, String> {
         if self == Self::Bookworm {
             return Ok("/".into());
         }

@@ -86,6 +86,7 @@ cases! {
     ],
     "config.md, Mounts: uidMappings" => [
         an_idmapped_bind_shows_mapped_owners,
+        without_maps_of_its_own_a_bind_shows_the_containers_owners,
     ],
 }
 
@@ -601,4 +602,26 @@ fn an_idmapped_bind_shows_mapped_owners(scene: &mut Scene) -> Result<()> {
     let answer = scene.ask(&["stat", "/mnt/file"])?;
     eq("owner inside", &answer["uid"], 6000)?;
     eq("group inside", &answer["gid"], 6000)
+}
+
+fn without_maps_of_its_own_a_bind_shows_the_containers_owners(scene: &mut Scene) -> Result<()> {
+    scene.needs("idmapped mounts", "/linux/mountExtensions/idmap/enabled", (1, 2))?;
+    scene.maps_users()?;
+    let source = scene.mount_tmpfs("source")?;
+    let below = scene.mount_tmpfs("source/below")?;
+    for dir in [&source, &below] {
+        fs::write(dir.join("file"), "")?;
+        std::os::unix::fs::chown(dir.join("file"), Some(1000), Some(1000))?;
+    }
+    scene.mounts("/flat", "bind", &text(&source), &["rbind", "idmap"]);
+    scene.mounts("/deep", "bind", &text(&source), &["rbind", "ridmap"]);
+    // 65534 is who stands for everybody without a number inside.
+    for (file, owner) in
+        [("/flat/file", 1000), ("/flat/below/file", 65534), ("/deep/file", 1000), ("/deep/below/file", 1000)]
+    {
+        let answer = scene.ask(&["stat", file])?;
+        eq(file, &answer["uid"], owner)?;
+        eq(file, &answer["gid"], owner)?;
+    }
+    Ok(())
 }
