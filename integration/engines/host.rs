@@ -39,16 +39,19 @@ pub(crate) enum Release {
 }
 
 /// What Debian 13 and later have.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 21] = [
     "aardvark-dns",
     "buildah",
     "busybox-static",
     "ca-certificates",
+    "catatonit",
     "conmon",
     "containerd",
     "containernetworking-plugins",
     "crun",
     "curl",
+    "docker-buildx",
+    "docker-cli",
     "docker.io",
     "iproute2",
     "iptables",
