@@ -13,10 +13,13 @@
     reason = "helpers of tests"
 )]
 
+mod alone;
 mod containerd;
+mod docker;
 mod host;
 mod image;
 // One of the tests beside these needs more of it.
 #[allow(dead_code)]
 #[path = "../tests/real/pty.rs"]
 mod pty;
+mod walk;
