@@ -402,7 +402,7 @@ fn add_layer(
     let mut incoming = store.incoming_unnamed(size)?;
     let feed = incoming.feed()?;
     std::thread::scope(|scope| {
-        let added = scope.spawn(|| store.add_layer(&lease, &feed, None, &|_| ()));
+        let added = scope.spawn(|| store.add_layer(&lease, feed, None, &|_| ()));
         let received = write(&mut incoming).and_then(|()| incoming.finish());
         let added = added.join().unwrap_or_else(|_| Err(Error::invalid("a thread failed")));
         Ok((received?, added?))

@@ -5,7 +5,10 @@
 //! the streams of its containers ([`copy`]); containerd's socket for events ([`events`]). Whatever may take time is done
 //! by a child that is forked for it and runs the runtime's library ([`job`]), so each call that only asks is answered at
 //! once, and the library's memory ends with the child.
+//!
+//! [`alone`] is another program, for containers that no engine looks after.
 
+pub mod alone;
 pub mod args;
 pub mod copy;
 pub mod daemon;
@@ -14,6 +17,7 @@ pub mod events;
 pub mod info;
 pub mod io;
 pub mod job;
+pub mod log;
 pub mod message;
 pub mod mounts;
 pub mod oom;
@@ -25,5 +29,6 @@ pub mod service;
 pub mod start;
 pub mod stats;
 pub mod task;
+pub mod toml;
 pub mod ttrpc;
 pub mod wire;

@@ -67,13 +67,23 @@ impl Base {
         engine.must(&["tag", "node:18", "gcc:12"]);
         let pip = format!("ENV PIP_INDEX_URL=http://{PACKAGES}/simple/ PIP_TRUSTED_HOST={ADDRESS}");
         import(&self.python, "python:3.11", &[&pip, "ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore"]);
-        let script = "mkdir -p busybox/bin busybox/tmp && cp $(command -v busybox) busybox/bin/busybox &&
-            for name in $(busybox --list); do [ $name = busybox ] || ln -s busybox busybox/bin/$name; done &&
-            tar -C busybox -cf busybox.tar .";
-        host.must(&["sh", "-ec", script]);
-        engine.must(&["import", "--change", "ENV PATH=/bin", "--change", "CMD [\"sh\"]", "/srv/busybox.tar", "busybox:1"]);
+        busybox(engine);
         server
     }
+}
+
+/// Makes an image `busybox:1` of the host's busybox, with all of its names and users `root` and `user` (1000).
+#[track_caller]
+pub(crate) fn busybox(engine: &Engine) {
+    let script = "mkdir -p busybox/bin busybox/etc busybox/tmp busybox/home busybox/root
+        chmod 1777 busybox/tmp
+        cp $(command -v busybox) busybox/bin/busybox
+        for name in $(busybox --list); do [ $name = busybox ] || ln -s busybox busybox/bin/$name; done
+        printf 'root:x:0:0:root:/root:/bin/sh\\nuser:x:1000:1000:user:/home:/bin/sh\\n' >busybox/etc/passwd
+        printf 'root:x:0:\\nuser:x:1000:\\n' >busybox/etc/group
+        tar -C busybox -cf busybox.tar .";
+    engine.host.must(&["sh", "-ec", script]);
+    engine.must(&["import", "--change", "ENV PATH=/bin", "--change", "CMD [\"sh\"]", "/srv/busybox.tar", "busybox:1"]);
 }
 
 /// A folder that a web server makes a registry of npm's and one of PyPI's.

@@ -15,7 +15,7 @@ mod share;
 mod watch;
 mod workflow;
 
-pub(crate) use base::Base;
+pub(crate) use base::{Base, busybox};
 pub(crate) use engine::{Builder, Engine, Kind};
 
 /// The steps in their order: later ones use the images that earlier ones have built.

@@ -11,7 +11,8 @@ use super::engine::Engine;
 
 /// inspect's document.
 pub(super) fn inspect(engine: &Engine) {
-    let options = ["-p", "8080:3000", "-e", "GREETING=x", "-v", "/srv/shared:/shared:ro", "--memory", "256m", "-l", "a=b"];
+    let options =
+        ["-p", "8080:3000", "-e", "GREETING=x", "-v", "/srv/shared:/shared:ro", "--memory", "256m", "-l", "a=b"];
     let id = engine.must(&[&["run", "-d", "--name", "web"], &options[..], &["web:1.0"]].concat());
     engine.answers(8080, "/", "<h1>Ahoy</h1>");
     let document: Value = serde_json::from_str(&engine.must(&["inspect", "web"])).unwrap();
@@ -47,7 +48,8 @@ pub(super) fn logs(engine: &Engine) {
     let mut follower = engine.command(&["logs", "-f", "web"]).stdout(Stdio::piped()).spawn().unwrap();
     let (sender, lines) = mpsc::channel();
     let output = BufReader::new(follower.stdout.take().unwrap());
-    let reader = std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let reader =
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let next = || lines.recv_timeout(Duration::from_secs(20));
     assert_eq!((next().unwrap().as_str(), next().unwrap().as_str()), ("listening on 3000", "GET /"));
     engine.get(8080, "/name");
@@ -75,7 +77,9 @@ pub(super) fn logs(engine: &Engine) {
 /// stats.
 pub(super) fn stats(engine: &Engine) {
     let options = ["--memory", "512m", "--cpus", "1.5"];
-    engine.must(&[&["run", "-d", "--name", "busy"], &options[..], &["busybox:1", "sh", "-c", "while :; do :; done"]].concat());
+    engine.must(
+        &[&["run", "-d", "--name", "busy"], &options[..], &["busybox:1", "sh", "-c", "while :; do :; done"]].concat(),
+    );
     engine.must(&["run", "-d", "--name", "idle", "busybox:1", "sleep", "1000"]);
     let row = |name: &str| {
         let format = "{{.Name}}|{{.CPUPerc}}|{{.MemUsage}}|{{.PIDs}}";
