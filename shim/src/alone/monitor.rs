@@ -33,6 +33,7 @@ use super::stdio::{Output, hold, new_fifo, new_input, nonblocking, null, old_fif
 use super::time::Time;
 use crate::job::{self, Done, Job, Outcome};
 use crate::task::Exit;
+use crate::ttrpc::{Code, Status};
 
 /// How long the last output of a container that has ended is waited for: somebody outside may hold its pipes.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -725,8 +726,8 @@ impl Monitor {
 
     fn finish_jobs(&mut self) {
         if let Some(job) = self.stopper.take_if(|job| is_over(job))
-            && let Err(status) = job.outcome()
-            && status.code != crate::ttrpc::Code::FailedPrecondition
+            && let Err(status) = outcome(job)
+            && status.code != Code::FailedPrecondition
         {
             self.fail(&status.message);
         }
@@ -735,8 +736,8 @@ impl Monitor {
             return;
         }
         match std::mem::replace(&mut self.doing, Doing::Over) {
-            Doing::Making(job) => self.made(job.outcome()),
-            Doing::Clearing(job) => self.cleared(job.outcome()),
+            Doing::Making(job) => self.made(outcome(job)),
+            Doing::Clearing(job) => self.cleared(outcome(job)),
             other => self.doing = other,
         }
     }
@@ -757,6 +758,10 @@ impl Monitor {
             report.exited(self.state.exit_code);
         }
     }
+}
+
+fn outcome(job: Job) -> Outcome {
+    job.outcome().unwrap_or_else(|| Err(Status::new(Code::Unknown, "the runtime died unexpectedly")))
 }
 
 fn is_over(job: &Job) -> bool {
