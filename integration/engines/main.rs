@@ -13,6 +13,7 @@
     reason = "helpers of tests"
 )]
 
+mod alone;
 mod containerd;
 mod cri;
 mod docker;
