@@ -39,7 +39,7 @@ pub(crate) enum Release {
 }
 
 /// What Debian 13 and later have.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 20] = [
     "aardvark-dns",
     "buildah",
     "busybox-static",
@@ -49,6 +49,8 @@ const PACKAGES: [&str; 18] = [
     "containernetworking-plugins",
     "crun",
     "curl",
+    "docker-buildx",
+    "docker-cli",
     "docker.io",
     "iproute2",
     "iptables",

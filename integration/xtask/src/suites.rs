@@ -29,7 +29,7 @@ pub(crate) struct Options {
 }
 
 /// A Debian package that tests need, and a path or a program that says it is there.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("libseccomp-dev", "/usr/include/seccomp.h"),
     ("crun", "crun"),
     ("runc", "runc"),
@@ -46,6 +46,8 @@ const PACKAGES: [(&str, &str); 17] = [
     ("containerd", "containerd"),
     ("docker.io", "dockerd"),
     ("podman", "podman"),
+    ("npm", "npm"),
+    ("python3-pip", "pip3"),
     ("pkg-config", "pkg-config"),
 ];
 
