@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orlop_images::layout::Packing;
-use orlop_integration::{Ran, long};
+use orlop_integration::{Ran, long, skip};
 use serde_json::Value;
 
 use crate::host::{Daemon, Host, Release, until};
@@ -56,7 +56,13 @@ impl Containerd {
     /// Starts it, and waits until it answers.
     #[track_caller]
     pub(crate) fn start(&mut self) {
-        self.daemon = Some(self.host.daemon("containerd", &["containerd", "--log-level", "trace"]));
+        self.start_as("containerd");
+    }
+
+    /// The same for another containerd than the release's.
+    #[track_caller]
+    fn start_as(&mut self, program: &str) {
+        self.daemon = Some(self.host.daemon("containerd", &[program, "--log-level", "trace"]));
         until("containerd to answer", || self.host.run(&["ctr", "version"]).ok().then_some(()));
     }
 
@@ -443,7 +449,35 @@ fn ids_are_mapped(release: Release) {
     let ran =
         containerd.ctr(&["tasks", "exec", "--exec-id", "e", "c1", "sh", "-c", "id -u; cat /proc/self/uid_map"]).must();
     assert!(ran.out.starts_with("0\n") && ran.out.contains("100000"), "{}", ran.out);
+    // A user that is mapped opens its streams again.
+    let exec = [
+        "tasks",
+        "exec",
+        "--exec-id",
+        "e",
+        "--user",
+        "user",
+        "c1",
+        "sh",
+        "-c",
+        "id -u >/dev/stdout; id -g >/dev/stderr",
+    ];
+    let ran = containerd.ctr(&exec).must();
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("1000\n", "1000\n"));
     containerd.remove("c1");
+    containerd.assert_clean();
+}
+
+fn layers_are_mapped_where_containerd_can_have_it(release: Release) {
+    let Some(containerd) = Containerd::new(release, "mapped layers") else { return };
+    let flags = ["--remap-labels", "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536"];
+    let ran = containerd.run("c1", &flags, "touch /x; stat -c %u:%g /bin /bin/busybox /x");
+    if release == Release::Bookworm {
+        // It gives the root to nobody but the host's own.
+        assert!(ran.err.contains("EACCES (permission denied)"), "{}", ran.err);
+    } else {
+        assert_eq!(ran.must().out, "0:0\n0:0\n0:0\n");
+    }
     containerd.assert_clean();
 }
 
@@ -537,6 +571,44 @@ fn what_is_not_supported_says_so(release: Release) {
 }
 
 #[test]
+fn containers_outlive_an_update_of_containerd_and_the_step_back() {
+    let Some(mut containerd) = Containerd::new(Release::Sid, "update") else { return };
+    let mut programs = Vec::new();
+    for (release, version) in [(Release::Bookworm, "1.6"), (Release::Trixie, "1.7"), (Release::Sid, "2")] {
+        let Ok(root) = release.root() else { return skip("update: not all releases are there") };
+        for program in ["containerd", "ctr"] {
+            let copy = containerd.host.path(&format!("/srv/{program}-{version}"));
+            fs::copy(root.join("usr/bin").join(program), copy).unwrap();
+        }
+        programs.push((format!("/srv/containerd-{version}"), format!("/srv/ctr-{version}")));
+    }
+    containerd.detach("c2", &[], "sleep 1000");
+    // Up and down again, with a container of each on the way.
+    let order = [0, 1, 2, 1, 0];
+    for (n, i) in order.into_iter().enumerate() {
+        let (daemon, ctr) = &programs[i];
+        containerd.stop(Signal::SIGKILL);
+        containerd.start_as(daemon);
+        for old in 0..n {
+            let exec = [ctr, "tasks", "exec", "--exec-id", "e", &format!("n{old}"), "sh", "-c", "echo here; exit 3"];
+            let ran = containerd.host.run(&exec);
+            assert_eq!((ran.status.code(), ran.out.as_str()), (Some(3), "here\n"), "n{old} of {daemon}: {}", ran.err);
+        }
+        let id = format!("n{n}");
+        containerd.host.must(&[ctr, "run", "-d", "--runtime", &RUNTIME, BUSYBOX, &id, "sleep", "1000"]);
+    }
+    let (_, ctr) = &programs[0];
+    for id in (0..order.len()).map(|n| format!("n{n}")).chain(["c2".to_owned()]) {
+        containerd.host.must(&[ctr, "tasks", "kill", "-s", "KILL", &id]);
+        until("its end", || {
+            containerd.host.run(&[ctr, "tasks", "delete", &id]).err.contains("exit code 137").then_some(())
+        });
+        containerd.host.must(&[ctr, "containers", "delete", &id]);
+    }
+    containerd.assert_clean();
+}
+
+#[test]
 fn the_newest_containerd_asks_what_the_runtime_can_do() {
     let Some(containerd) = Containerd::new(Release::Sid, "info") else { return };
     let info = containerd.must(&["plugins", "inspect-runtime", "--runtime", &RUNTIME]);
@@ -574,6 +646,7 @@ tests! {
     an_image_may_have_more_layers_than_a_page_of_options_names
     output_goes_to_files_and_to_programs
     ids_are_mapped
+    layers_are_mapped_where_containerd_can_have_it
     containerd_may_die_at_any_moment_with_its_shims_or_without
     what_is_paused_can_be_killed
     many_execs_at_once_all_end_as_they_should

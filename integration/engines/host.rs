@@ -72,7 +72,7 @@ impl Release {
     }
 
     /// What the host's root file system begins with. Nobody writes to it.
-    fn root(self) -> Result<PathBuf, String> {
+    pub(crate) fn root(self) -> Result<PathBuf, String> {
         if self == Self::Bookworm {
             return Ok("/".into());
         }
@@ -202,6 +202,10 @@ impl Host {
         let mut host = Self { dir, cgroups, mounts: Vec::new(), first: 0, maker, life };
         host.first = pid.trim().parse().unwrap_or_else(|_| panic!("no host: {}", host.log("host")));
         host.mounts = mounts(host.first);
+        // It can't say so itself: in its pid namespace its maker has no number.
+        for cgroup in &host.cgroups {
+            fs::write(cgroup.join("host/cgroup.procs"), host.maker.id().to_string()).unwrap();
+        }
         host
     }
 
