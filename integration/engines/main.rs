@@ -13,6 +13,7 @@
     reason = "helpers of tests"
 )]
 
+mod build;
 mod containerd;
 mod docker;
 mod host;
