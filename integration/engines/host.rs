@@ -215,6 +215,11 @@ impl Host {
         PathBuf::from(format!("/proc/{}/root/{}", self.first, path.trim_start_matches('/')))
     }
 
+    /// The host's network namespace.
+    pub(crate) fn network(&self) -> File {
+        File::open(format!("/proc/{}/ns/net", self.first)).unwrap()
+    }
+
     /// What is in a file on the host.
     #[track_caller]
     pub(crate) fn read(&self, path: &str) -> String {

@@ -13,8 +13,10 @@
     reason = "helpers of tests"
 )]
 
+mod alone;
 mod build;
 mod containerd;
+mod cri;
 mod docker;
 mod host;
 mod image;
