@@ -20,7 +20,7 @@ const CLIENT: &str = "/usr/bin/docker";
 
 /// How Docker comes to orlop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     /// `runtimes` has the path of orlop, which containerd's own shim executes.
     Path,
     /// Our shim has the name of containerd's: what Docker before 23 can be given.
@@ -30,7 +30,7 @@ enum Way {
 }
 
 /// A daemon on a host.
-struct Docker<'a> {
+pub(crate) struct Docker<'a> {
     host: &'a Host,
     daemon: Option<Daemon>,
 }
@@ -38,7 +38,7 @@ struct Docker<'a> {
 impl<'a> Docker<'a> {
     /// Takes all other runtimes away, and starts it.
     #[track_caller]
-    fn new(host: &'a Host, way: Way, settings: Value) -> Self {
+    pub(crate) fn new(host: &'a Host, way: Way, settings: Value) -> Self {
         // BuildKit executes what is called runc.
         let mut script = "rm -f /usr/bin/runc /usr/sbin/runc /usr/bin/crun; ln -s orlop /usr/local/bin/runc".to_owned();
         let runtime = match way {
@@ -79,7 +79,7 @@ impl<'a> Docker<'a> {
         self.daemon.take().unwrap().stop(signal);
     }
 
-    fn built_by(&self, builder: Builder) -> Engine<'a> {
+    pub(crate) fn built_by(&self, builder: Builder) -> Engine<'a> {
         Engine { host: self.host, kind: Kind::Docker(builder), argv: vec![CLIENT.to_owned()] }
     }
 
