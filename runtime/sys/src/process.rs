@@ -8,7 +8,7 @@ use core::ffi::{CStr, c_char};
 use core::mem::size_of;
 use core::ptr;
 
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use rustix::io::Errno;
 
 use crate::raw::{nr, syscall};
@@ -121,7 +121,7 @@ pub fn borrow_fd<'a>(fd: i32) -> Result<BorrowedFd<'a>, Errno> {
 pub fn adopt_fd(fd: i32) -> Result<crate::OwnedFd, Errno> {
     borrow_fd(fd)?;
     // SAFETY: open, and inherited: nothing in this program has wrapped it, since it was opened by whoever started us.
-    Ok(unsafe { rustix::fd::FromRawFd::from_raw_fd(fd) })
+    Ok(unsafe { FromRawFd::from_raw_fd(fd) })
 }
 
 /// The pid of a child that is dead and waits to be reaped, without reaping it: the number stays its own until then.
@@ -312,4 +312,16 @@ pub fn namespace_type(fd: impl AsFd) -> Result<u64, Errno> {
     const NS_GET_NSTYPE: usize = 0xb703;
     // SAFETY: this request takes no argument.
     unsafe { syscall(nr::__NR_ioctl, [fd.as_fd().as_raw_fd() as usize, NS_GET_NSTYPE, 0, 0, 0, 0]) }.map(|n| n as u64)
+}
+
+/// The user namespace that a namespace belongs to: whose users have power over it. Linux 4.9.
+///
+/// # Errors
+/// EPERM for one beyond the caller's own; EINVAL, or ENOTTY, if `fd` is no namespace.
+pub fn user_namespace_of(fd: impl AsFd) -> Result<crate::OwnedFd, Errno> {
+    const NS_GET_USERNS: usize = 0xb701;
+    // SAFETY: the request takes no argument.
+    let owner = unsafe { syscall(nr::__NR_ioctl, [fd.as_fd().as_raw_fd() as usize, NS_GET_USERNS, 0, 0, 0, 0])? };
+    // SAFETY: a new fd that is ours; the kernel opens it with O_CLOEXEC.
+    Ok(unsafe { crate::OwnedFd::from_raw_fd(owner as i32) })
 }
