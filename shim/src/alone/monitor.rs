@@ -110,6 +110,8 @@ struct Monitor {
     adopted: bool,
     oom: Option<Oom>,
     back_off: BackOff,
+    /// What is made now is made again.
+    is_restart: bool,
     begun: Time,
     started: Instant,
     /// After this it is killed.
@@ -209,6 +211,7 @@ impl Monitor {
             adopted: false,
             oom: None,
             back_off: BackOff::default(),
+            is_restart: false,
             begun: Time::now(),
             started: Instant::now(),
             deadline: None,
@@ -331,6 +334,10 @@ impl Monitor {
 
     /// The job that made the container has ended.
     fn made(&mut self, outcome: Outcome) {
+        // Not before: one that dies with us half made is no restart.
+        if std::mem::take(&mut self.is_restart) {
+            self.state.restarts += 1;
+        }
         let done = match outcome {
             Ok(done) => done,
             Err(status) => {
@@ -449,6 +456,12 @@ impl Monitor {
 
     /// The container has ended, or could not be made.
     fn ended(&mut self, code: u8) {
+        // First of all: its pipes are ours alone now, and would die with us.
+        if self.log.again().is_none() && !self.clients.are_behind() {
+            for output in self.outputs.iter_mut().filter(|output| !output.is_ended()) {
+                output.turn(&mut self.log, &mut self.clients);
+            }
+        }
         self.pidfd = None;
         self.deadline = None;
         if let Some(mut oom) = self.oom.take() {
@@ -545,7 +558,7 @@ impl Monitor {
             self.doing = Doing::Over;
             return;
         }
-        self.state.restarts += 1;
+        self.is_restart = true;
         if let Err(error) = self.make() {
             self.fail(&error.to_string());
             self.state.phase = Phase::Exited;
