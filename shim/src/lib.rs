@@ -10,6 +10,7 @@
 
 pub mod alone;
 pub mod args;
+pub mod client;
 pub mod copy;
 pub mod daemon;
 pub mod delete;
@@ -22,8 +23,10 @@ pub mod message;
 pub mod mounts;
 pub mod oom;
 pub mod options;
+pub mod pod;
 pub mod poll;
 pub mod runtime;
+pub mod sandbox;
 pub mod server;
 pub mod service;
 pub mod start;

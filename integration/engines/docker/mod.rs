@@ -2,6 +2,7 @@
 
 mod flags;
 mod life;
+mod remap;
 mod restart;
 
 use nix::sys::signal::Signal;
@@ -185,4 +186,25 @@ fn docker_26_keeps_its_promises_by_a_path() {
 #[test]
 fn docker_26_keeps_its_promises_by_our_shims_type() {
     the_promises(Release::Trixie, Way::Type);
+}
+
+#[track_caller]
+fn with_mapped_users(release: Release, way: Way) {
+    let topic = format!("Docker with userns-remap, {way:?}");
+    let Some(host) = Host::new(release, &topic, &["dockerd", "docker"]) else { return };
+    host.write("/etc/subuid", "nobody:100000:65536\n");
+    host.write("/etc/subgid", "nobody:100000:65536\n");
+    let docker = Docker::new(&host, way, json!({"userns-remap": remap::SETTING}));
+    busybox(&docker.engine());
+    remap::mapped(&docker);
+}
+
+#[test]
+fn docker_20_10_maps_users() {
+    with_mapped_users(Release::Bookworm, Way::InPlace);
+}
+
+#[test]
+fn docker_26_maps_users() {
+    with_mapped_users(Release::Trixie, Way::Type);
 }

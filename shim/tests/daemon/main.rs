@@ -11,7 +11,6 @@
     reason = "all of this is a test"
 )]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
@@ -23,9 +22,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use orlop_shim::client::{self, Answer, bytes, number, text};
 use orlop_shim::message::any;
-use orlop_shim::ttrpc::{HEADER, Header, Request, answer, read_answer};
-use orlop_shim::wire::{Fields, Message, Value};
+use orlop_shim::wire::{Fields, Message};
 use orlop_sys::rustix::fs::{CWD, Mode, mkfifoat};
 use orlop_sys::rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 use serde_json::{Value as Json, json};
@@ -43,8 +42,6 @@ mod start;
 const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-orlop-v2");
 const BUSYBOX: &str = "/bin/busybox";
 const PATIENCE: Duration = Duration::from_secs(20);
-
-type Answer = Result<Vec<u8>, (u64, String)>;
 
 /// What was heard of: topics, and what the events say.
 type Heard = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
@@ -67,31 +64,6 @@ fn skipped() -> bool {
         return true;
     }
     false
-}
-
-fn frame(stream: &mut UnixStream) -> Option<(Header, Vec<u8>)> {
-    let mut header = [0; HEADER];
-    stream.read_exact(&mut header).ok()?;
-    let header = Header::read(&header);
-    let mut message = vec![0; header.length];
-    stream.read_exact(&mut message).ok()?;
-    Some((header, message))
-}
-
-fn field(message: &[u8], number: u32) -> Option<Value<'_>> {
-    Fields::of(message).filter_map(Result::ok).find(|(n, _)| *n == number).map(|(_, value)| value)
-}
-
-fn number(message: &[u8], at: u32) -> u64 {
-    field(message, at).map_or(0, |value| value.number().unwrap())
-}
-
-fn bytes(message: &[u8], at: u32) -> &[u8] {
-    field(message, at).map_or(&[], |value| value.bytes().unwrap())
-}
-
-fn text(message: &[u8], at: u32) -> &str {
-    std::str::from_utf8(bytes(message, at)).unwrap()
 }
 
 impl Place {
@@ -145,23 +117,8 @@ impl Place {
     fn listen(&self) {
         let listener = UnixListener::bind(self.dir.join("events")).unwrap();
         let heard = Arc::clone(&self.heard);
-        thread::spawn(move || {
-            while let Ok((mut stream, _)) = listener.accept() {
-                while let Some((header, message)) = frame(&mut stream) {
-                    let request = Request::read(&message).unwrap();
-                    assert_eq!(
-                        (request.service, request.method),
-                        ("containerd.services.events.ttrpc.v1.Events", "Forward")
-                    );
-                    let envelope = bytes(request.payload, 1);
-                    let body = bytes(bytes(envelope, 4), 2).to_vec();
-                    heard.lock().unwrap().push((text(envelope, 3).to_owned(), body));
-                    if stream.write_all(&answer(header.stream, Ok(&Message::new()))).is_err() {
-                        break;
-                    }
-                }
-            }
-        });
+        let keep = move |topic: &str, body: &[u8]| heard.lock().unwrap().push((topic.to_owned(), body.to_vec()));
+        thread::spawn(move || client::hear(&listener, keep));
     }
 
     fn command(&self, word: &str) -> Command {
@@ -200,9 +157,18 @@ impl Place {
         client
     }
 
+    fn address(&self) -> String {
+        fs::read_to_string(self.dir.join("t/c1/address")).unwrap()
+    }
+
     /// One more client of the daemon.
     fn connect(&self) -> Client {
-        Client::new(&fs::read_to_string(self.dir.join("t/c1/address")).unwrap())
+        Client::new(&self.address())
+    }
+
+    /// A connection to it without a client.
+    fn raw(&self) -> UnixStream {
+        UnixStream::connect(self.address().strip_prefix("unix://").unwrap()).unwrap()
     }
 
     fn create(&self) -> Message {
@@ -252,6 +218,21 @@ impl Drop for Place {
     }
 }
 
+/// Sees that a question is answered at once, as often as it is asked: containerd gives up after two seconds, but nothing
+/// may hold an answer up at all. On a machine that is busy some may be late.
+fn assert_answers_at_once(mut ask: impl FnMut()) {
+    let time = |_| {
+        let asked = Instant::now();
+        ask();
+        let answered = asked.elapsed();
+        thread::sleep(Duration::from_millis(20));
+        answered
+    };
+    let mut times: Vec<_> = (0..20).map(time).collect();
+    times.sort_unstable();
+    assert!(times[14] < Duration::from_millis(50) && times[19] < Duration::from_millis(500), "{times:?}");
+}
+
 /// Runs a command with something on its stdin.
 fn tell(mut command: Command, input: &[u8]) -> Output {
     let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -275,38 +256,23 @@ fn wait_for_end(pid: u32) {
     }
 }
 
-struct Client {
-    stream: UnixStream,
-    next: u32,
-    early: BTreeMap<u32, Vec<u8>>,
-}
+/// A client that speaks both versions of the service, in turns.
+struct Client(client::Client);
 
 impl Client {
     fn new(address: &str) -> Self {
-        let stream = UnixStream::connect(address.strip_prefix("unix://").unwrap()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, next: 1, early: BTreeMap::new() }
+        Self(client::Client::new(address, PATIENCE).unwrap())
     }
 
     fn send(&mut self, method: &str, payload: &Message) -> u32 {
-        let stream = self.next;
-        self.next += 2;
-        // Both versions, in turns.
-        let service = if stream % 4 == 1 { "containerd.task.v2.Task" } else { "containerd.task.v3.Task" };
-        let request = Request { service, method, payload: &payload.0, timeout: 0 };
-        self.stream.write_all(&request.frame(stream)).unwrap();
-        stream
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let turn = COUNT.fetch_add(1, Ordering::Relaxed);
+        let service = if turn.is_multiple_of(2) { "containerd.task.v2.Task" } else { "containerd.task.v3.Task" };
+        self.0.send(service, method, payload).unwrap()
     }
 
     fn receive(&mut self, stream: u32) -> Answer {
-        loop {
-            if let Some(message) = self.early.remove(&stream) {
-                let read = read_answer(&message).unwrap();
-                return read.map(<[u8]>::to_vec).map_err(|(code, text)| (code, text.to_owned()));
-            }
-            let (header, message) = frame(&mut self.stream).expect("an answer");
-            self.early.insert(header.stream, message);
-        }
+        self.0.receive(stream).unwrap()
     }
 
     fn call(&mut self, method: &str, payload: &Message) -> Answer {
@@ -371,7 +337,8 @@ fn a_container_lives_and_dies_and_containerd_hears_of_it_in_order() {
     let heard = place.heard.lock().unwrap().clone();
     let exit = &heard[2].1;
     assert_eq!((text(exit, 1), text(exit, 2), number(exit, 3), number(exit, 4)), ("c1", "c1", pid, 7));
-    client.call("Shutdown", &Message::new().text(1, "c1")).unwrap();
+    // Field 2 is "at once" here, and no name.
+    client.call("Shutdown", &Message::new().text(1, "c1").flag(2, true)).unwrap();
     wait_for_end(place.shim());
     assert_eq!(fs::read_dir(place.dir.join("s")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
@@ -553,7 +520,8 @@ fn what_is_no_request_of_ours_is_refused() {
     assert_eq!(client.call("Create", &Message::new().text(1, "../x").text(2, "/b")).unwrap_err().0, 2);
     assert_eq!(client.call("Create", &place.create().text(8, "/checkpoint")).unwrap_err().0, 12);
     // A length that nothing has: the connection ends, and the shim does not.
-    client.stream.write_all(&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 99, 1, 0]).unwrap();
-    assert!(frame(&mut client.stream).is_none());
+    let mut stream = place.raw();
+    stream.write_all(&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 99, 1, 0]).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     assert_eq!(place.connect().process("State", "").unwrap_err().0, 5);
 }
