@@ -405,12 +405,8 @@ mod tests {
 
     #[test]
     fn names_are_resolved_as_the_pod_wants_it() {
-        let dns = PodDns {
-            servers: vec!["10.0.0.1"],
-            searches: vec!["a", "b"],
-            options: vec!["ndots:5"],
-            ..PodDns::default()
-        };
+        let mut dns = PodDns::default();
+        (dns.servers, dns.searches, dns.options) = (vec!["10.0.0.1"], vec!["a", "b"], vec!["ndots:5"]);
         assert_eq!(resolv_conf(&dns), "search a b\nnameserver 10.0.0.1\noptions ndots:5\n");
         assert_eq!(resolv_conf(&PodDns::default()), "");
     }
