@@ -19,6 +19,9 @@ pub const REPORT: i32 = 3;
 /// The word by which this program knows that it is to be a monitor: `monitor STATE ID MODE`.
 pub const WORD: &str = "monitor";
 
+/// The launcher's word to begin, when it has attached.
+const ATTACHED: &str = "go attached";
+
 /// How a monitor begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -59,9 +62,9 @@ impl Report {
         self.say("ready");
     }
 
-    /// Waits for the word to begin; whether the launcher has attached before it. One who has gone has not.
-    pub fn wait(&self) -> bool {
-        hear(&self.0).is_some_and(|word| word == "go attached")
+    /// Waits for the word to begin; whether the launcher has attached before it. `None` if it has gone.
+    pub fn wait(&self) -> Option<bool> {
+        hear(&self.0).map(|word| word == ATTACHED)
     }
 
     /// The container runs.
@@ -143,9 +146,9 @@ impl Monitor {
 
     /// Lets it begin; `attached` if it is to take a client first.
     pub fn go(&self, attached: bool) {
-        let word: &[u8] = if attached { b"go attached" } else { b"go" };
+        let word = if attached { ATTACHED } else { "go" };
         // If it is gone, the next news says so.
-        let _ = send(&self.socket, word, SendFlags::NOSIGNAL);
+        let _ = send(&self.socket, word.as_bytes(), SendFlags::NOSIGNAL);
     }
 
     /// Waits for news.

@@ -28,7 +28,7 @@ use super::launch::{Mode as Launch, REPORT, Report};
 use super::log::Log;
 use super::record::Stream;
 use super::restart::BackOff;
-use super::state::{Condition, Options, Phase, Process, State};
+use super::state::{Condition, Options, Phase, Process, State, UNKNOWN};
 use super::stdio::{Output, hold, new_fifo, new_input, nonblocking, null, old_fifo, take};
 use super::time::Time;
 use crate::job::{self, Done, Job, Outcome};
@@ -45,8 +45,6 @@ const LOCK: Duration = Duration::from_secs(2);
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 const SIGCHLD: i32 = 17;
-/// The status of what has ended unseen.
-pub const UNKNOWN: u8 = 255;
 
 /// What goes on.
 #[derive(Debug)]
@@ -227,8 +225,14 @@ impl Monitor {
                 self.state.boot_id = boot_id()?.to_owned();
                 self.save();
                 report.ready();
-                if report.wait() {
-                    self.clients.accept(true);
+                match report.wait() {
+                    Some(true) => self.clients.accept(true),
+                    Some(false) => {}
+                    // Nobody wants it any more.
+                    None => {
+                        self.options.remove = true;
+                        return Ok(());
+                    }
                 }
                 // How large its terminal is to be, perhaps.
                 self.read_orders();
@@ -257,7 +261,7 @@ impl Monitor {
         }
         if !condition.is_alive() {
             if self.state.phase == Phase::Running {
-                self.ended(UNKNOWN);
+                self.ended(self.state.init.exit_code(None));
             } else {
                 self.clear();
             }
@@ -622,8 +626,10 @@ impl Monitor {
         match source {
             Source::Signals => self.read_signals(),
             Source::Init => {
-                if matches!(self.doing, Doing::Running) {
-                    self.ended(UNKNOWN);
+                if matches!(self.doing, Doing::Running)
+                    && let Some(pidfd) = &self.pidfd
+                {
+                    self.ended(self.state.init.exit_code(Some(pidfd)));
                 }
             }
             Source::Orders => self.read_orders(),

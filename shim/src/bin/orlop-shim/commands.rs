@@ -342,10 +342,9 @@ fn wait(global: &Global, args: &cli::Ids) -> Result<u8> {
             match found.monitor() {
                 Some(monitor) => stop::wait(&monitor, None).map(drop)?,
                 None if found.condition == Condition::Unwatched => {
-                    if let Some(init) = found.place().open()?.pidfd()? {
-                        stop::wait(&init, None)?;
-                    }
-                    return Ok(u8::MAX);
+                    let init = found.place().open()?.pidfd()?;
+                    init.as_ref().map(|init| stop::wait(init, None)).transpose()?;
+                    return Ok(found.state.init.exit_code(init.as_ref()));
                 }
                 None => {}
             }
