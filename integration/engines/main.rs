@@ -14,6 +14,7 @@
 )]
 
 mod alone;
+mod build;
 mod containerd;
 mod cri;
 mod docker;

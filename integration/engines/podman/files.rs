@@ -1,5 +1,8 @@
 //! What a container has of files, users and descriptors.
 
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
 use super::{BUSYBOX, Podman};
 
 /// `cp`, `diff`, `commit`, `mount`, `export`, `rename`.
@@ -43,7 +46,8 @@ pub(super) fn volumes(podman: Podman) {
     assert_eq!(run(&["-v", "new:/etc"], "head -1 /etc/passwd"), "root:x:0:0:root:/root:/bin/sh");
     podman.must(&["volume", "rm", "kept", "new"]);
 
-    podman.fed("told nobody", &["secret", "create", "whisper", "-"]);
+    podman.host.write("/srv/word", "told nobody");
+    podman.must(&["secret", "create", "whisper", "/srv/word"]);
     assert_eq!(run(&["--secret", "whisper"], "cat /run/secrets/whisper"), "told nobody");
     assert_eq!(run(&["--secret", "whisper,type=env,target=WORD"], "echo $WORD"), "told nobody");
     assert_eq!(run(&["--secret", "whisper,uid=1000,mode=400"], "stat -c '%u %a' /run/secrets/whisper"), "1000 400");
@@ -64,6 +68,11 @@ pub(super) fn users(podman: Podman) {
     podman.host.must(&["mkdir", "/srv/theirs"]);
     run(&[&map[..], &["-v", "/srv/theirs:/in:U"]].concat(), "touch /in/file");
     assert_eq!(podman.host.must(&["stat", "-c", "%u", "/srv/theirs/file"]), "100000\n");
+    // Or its mount is mapped, and it keeps them.
+    podman.host.must(&["mkdir", "/srv/mapped"]);
+    let options = ["--userns", "auto", "-v", "/srv/mapped:/in:idmap"];
+    assert_eq!(run(&options, "touch /in/file; stat -c %u /in/file"), "0");
+    assert_eq!(podman.host.must(&["stat", "-c", "%u", "/srv/mapped/file"]), "0\n");
 }
 
 /// `--preserve-fds`, socket activation, and who says that a container is ready.
@@ -78,14 +87,21 @@ pub(super) fn descriptors(podman: Podman) {
     );
     assert_eq!(bash(&activated), "1 2 a:b\nthree\nfour\n");
 
-    // Nothing listens; Podman makes the container's own socket between.
-    let notify = |mode: &str| {
-        let script = format!("nc -lu local:/srv/notify >/srv/told & listens=$!
-            until [ -S /srv/notify ]; do sleep 0.05; done
-            NOTIFY_SOCKET=/srv/notify podman run --rm --network none --sdnotify {mode} {BUSYBOX} sh -c 'echo ${{NOTIFY_SOCKET:+given}}'
-            kill $listens; rm -f /srv/notify");
-        bash(&script)
+    // It is conmon that says it, or the container, over a socket that is Podman's.
+    let listens = UnixDatagram::bind(podman.host.path("/srv/notify")).unwrap();
+    listens.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let run = |mode: &str| {
+        let notify =
+            ["env", "NOTIFY_SOCKET=/srv/notify", "podman", "run", "--rm", "--network", "none", "--sdnotify", mode];
+        podman.host.must(&[&notify[..], &[BUSYBOX, "sh", "-c", "echo ${NOTIFY_SOCKET:+given}"]].concat())
     };
-    assert_eq!(notify("ignore"), "\n");
-    assert_eq!(notify("container"), "given\n");
+    assert_eq!(run("conmon"), "\n");
+    let mut told = String::new();
+    while !told.contains("READY=1") {
+        let mut buffer = [0; 4096];
+        let length = listens.recv(&mut buffer).unwrap_or_else(|e| panic!("{e}, after {told:?}"));
+        told.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
+    assert!(told.contains("MAINPID="), "{told}");
+    assert_eq!(run("container"), "given\n");
 }

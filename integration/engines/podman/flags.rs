@@ -7,7 +7,7 @@ type Case = (&'static [&'static str], &'static str, &'static str);
 
 /// What Podman gives by default, and what flags change.
 const FLAGS: &[Case] = &[
-    (&[], "id -u; pwd; cat /proc/1/comm", "0\n/\nsh"),
+    (&[], "id -u; pwd; cat /proc/1/comm; :", "0\n/\nsh"),
     (&["--user", "user"], "id -un; id -gn", "user\nuser"),
     (&["--user", "1000", "--group-add", "33"], "id -G", "1000 33"),
     (&["--umask", "0077"], "umask", "0077"),
@@ -95,7 +95,12 @@ const REFUSALS: &[Refusal] = &[
     (&["-w", "/no/such"], &["true"], 126, "workdir \"/no/such\" does not exist"),
     (&["--sysctl", "net.no_such=1"], &["true"], 127, "write /proc/sys/net/no_such: ENOENT"),
     (&["--cgroup-manager=systemd"], &["true"], 126, "--systemd-cgroup: the systemd cgroup driver is not supported"),
-    (&["-v", "/srv/folder:/in:idmap"], &["true"], 126, "idmap: not supported by this version of orlop"),
+    (
+        &["-v", "/srv/folder:/in:idmap"],
+        &["true"],
+        126,
+        "an id-mapped mount needs mappings, or a user namespace that has them",
+    ),
 ];
 
 /// Each flag of the table.
@@ -105,7 +110,7 @@ pub(super) fn all(podman: Podman) {
     host.write("/dev/shm/mark", "the host's\n");
     host.must(&["busybox", "hostname", "the-host"]);
     host.must(&["sh", "-ec", "mount --bind /srv/folder /srv/folder; mount --make-shared /srv/folder"]);
-    host.must(&["busybox", "ip", "link", "add", "mark", "type", "dummy"]);
+    host.must(&["busybox", "ip", "link", "add", "mark", "type", "bridge"]);
     let mut broken = Vec::new();
     for (options, script, want) in FLAGS {
         // One network is enough to be tried, and each takes its time.

@@ -139,6 +139,35 @@ pub fn dead_child() -> Result<Option<rustix::process::Pid>, Errno> {
     Ok(rustix::process::Pid::from_raw(pid as i32))
 }
 
+/// How a process has ended that is not our child, as wait(2) encodes it (PIDFD_GET_INFO with PIDFD_INFO_EXIT, Linux
+/// 6.15). Known from the moment in which it is reaped, for those who had opened its pidfd before.
+///
+/// # Errors
+/// ENOTTY and EINVAL in an older kernel.
+pub fn exit_status(pidfd: impl AsFd) -> Result<Option<i32>, Errno> {
+    /// `struct pidfd_info` as it was first published.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    // _IOWR(0xff, 11, struct pidfd_info), which is 64 bytes long.
+    const PIDFD_GET_INFO: usize = 3 << 30 | 64 << 16 | 0xff << 8 | 11;
+    let mut info = Info { mask: PIDFD_INFO_EXIT, ..Info::default() };
+    let at = &raw mut info as usize;
+    // SAFETY: the kernel reads and writes at most the 64 bytes of `info` that are part of the request's number.
+    match unsafe { syscall(nr::__NR_ioctl, [pidfd.as_fd().as_raw_fd() as usize, PIDFD_GET_INFO, at, 0, 0, 0]) } {
+        Ok(_) => Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)),
+        // Reaped, and nobody kept word of it.
+        Err(Errno::SRCH) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// personality(2).
 pub fn personality(persona: u64) -> Result<(), Errno> {
     // SAFETY: no pointers.
