@@ -22,6 +22,7 @@ use crate::oom::Watch;
 use crate::options::Options;
 use crate::poll::Token;
 use crate::runtime::Runtime;
+use crate::sandbox;
 use crate::server::Caller;
 use crate::start::{read_file, write_file};
 use crate::stats;
@@ -49,7 +50,7 @@ const TERM: i32 = 15;
 const KILL: i32 = 9;
 
 /// What a method says: an answer now, or later.
-type Reply = Result<Option<Message>, Status>;
+pub(crate) type Reply = Result<Option<Message>, Status>;
 
 /// A job, and what becomes of its outcome.
 #[derive(Debug)]
@@ -64,8 +65,9 @@ pub struct Pending {
     ours: Option<Ours>,
 }
 
+/// What a job is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+pub(crate) enum What {
     Create,
     Start,
     Exec,
@@ -144,10 +146,13 @@ impl Daemon {
             let text = format!("/{}/{} is not supported", request.service, request.method);
             Err(Status::new(Code::Unimplemented, text))
         };
+        let payload = request.payload;
+        if request.service == sandbox::SERVICE {
+            return self.sandbox(caller, request.method, payload).unwrap_or_else(unknown);
+        }
         if !matches!(request.service, "containerd.task.v2.Task" | "containerd.task.v3.Task") {
             return unknown();
         }
-        let payload = request.payload;
         if self.level <= log::DEBUG {
             // All but one of them begin with the two names.
             let of = message::Process::read(payload).unwrap_or_default();
@@ -229,7 +234,7 @@ impl Daemon {
         Ok(Some(answer.text(11, request.exec_id)))
     }
 
-    fn create(&mut self, caller: Caller, payload: &[u8]) -> Reply {
+    pub(crate) fn create(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Create::read(payload)?;
         let id = ContainerId::parse(request.id).map_err(|e| job::status(&e))?;
         if self.containers.0.contains_key(request.id) {
@@ -255,8 +260,16 @@ impl Daemon {
         };
         let stdio = Stdio::open(&uris, options.owner())?;
         let runtime = Runtime { options: &options, namespace: &self.namespace, id: request.id, bundle: request.bundle };
-        let job =
-            Job::start(stdio.process(), &stdio.for_logger(), || runtime.create(&mounts, &stdio, request.terminal));
+        let job = Job::start(stdio.process(), &stdio.for_logger(), || {
+            let _held = match &self.pod {
+                Some(pod) if pod.id == request.id => {
+                    pod.prepare(&self.namespace, &std::env::args().next().unwrap_or_default())?
+                }
+                Some(pod) => pod.share(request.bundle).map(|()| None)?,
+                None => None,
+            };
+            runtime.create(&mounts, &stdio, request.terminal)
+        });
         let io = Message::new().text(1, &uris.stdin).text(2, &uris.stdout).text(3, &uris.stderr).flag(4, uris.terminal);
         let mut created = Message::new().text(1, request.id).text(2, request.bundle);
         for mount in &mounts {
@@ -283,7 +296,7 @@ impl Daemon {
         begun
     }
 
-    fn start(&mut self, caller: Caller, payload: &[u8]) -> Reply {
+    pub(crate) fn start(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
         if !request.exec_id.is_empty() {
             return self.start_exec(caller, request.id, request.exec_id);
@@ -361,7 +374,7 @@ impl Daemon {
             }
             let drain = self.drains.swap_remove(at);
             let reply = if drain.exec.is_empty() {
-                self.delete_container(&drain)
+                self.delete_container(&drain.id, drain.caller)
             } else {
                 self.delete_exec(&drain.id, &drain.exec).map(Some)
             };
@@ -377,9 +390,9 @@ impl Daemon {
         Ok(answer)
     }
 
-    fn delete_container(&mut self, drain: &Drain) -> Reply {
-        let runtime = self.runtime(&drain.id)?;
-        let mounted = self.containers.get(&drain.id)?.mounted;
+    pub(crate) fn delete_container(&mut self, id: &str, caller: Caller) -> Reply {
+        let runtime = self.runtime(id)?;
+        let mounted = self.containers.get(id)?.mounted;
         let job = Job::start(null(), &[], || {
             let done = runtime.delete()?;
             if mounted {
@@ -387,7 +400,7 @@ impl Daemon {
             }
             Ok(done)
         });
-        self.begin(job, What::Delete, &drain.id, "", drain.caller, None)
+        self.begin(job, What::Delete, id, "", caller, None)
     }
 
     fn pids(&self, payload: &[u8]) -> Reply {
@@ -437,7 +450,7 @@ impl Daemon {
         self.begin(job, What::Resume, request.id, "", caller, None)
     }
 
-    fn kill(&mut self, caller: Caller, payload: &[u8]) -> Reply {
+    pub(crate) fn kill(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Kill::read(payload)?;
         let number = i32::try_from(request.signal).map_err(|_| Status::new(Code::InvalidArgument, "no such signal"))?;
         let container = self.containers.any_mut(request.id)?;
@@ -545,7 +558,7 @@ impl Daemon {
         self.begin(job, What::Update, request.id, "", caller, None)
     }
 
-    fn wait(&mut self, caller: Caller, payload: &[u8]) -> Reply {
+    pub(crate) fn wait(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
         let missing = || Status::new(Code::NotFound, format!("process {} does not exist: not found", request.exec_id));
         let process = self.containers.any_mut(request.id)?.process_mut(request.exec_id).ok_or_else(missing)?;
@@ -561,7 +574,7 @@ impl Daemon {
         Ok(None)
     }
 
-    fn stats(&self, payload: &[u8]) -> Reply {
+    pub(crate) fn stats(&self, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
         let init = self.containers.get(request.id)?.init.pid;
         let cgroup = self.runtime(request.id)?.cgroup(init).map_err(|e| job::status(&e))?;
@@ -646,6 +659,8 @@ impl Daemon {
             What::Pause => self.paused(&id, outcome, Pause::Paused, Pause::No),
             What::Resume => self.paused(&id, outcome, Pause::No, Pause::Paused),
         };
+        let is_pod = self.pod.as_ref().is_some_and(|pod| pod.id == id);
+        let reply = reply.map(|answer| if is_pod { self.for_a_pod(what, answer) } else { answer });
         match (caller, &reply) {
             (Some(caller), reply) => self.server.answer(&self.poll, caller, reply.as_ref()),
             (None, Err(status)) => self.log(log::ERROR, &format!("{id}: {}", status.message)),

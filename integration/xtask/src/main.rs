@@ -34,7 +34,7 @@ enum Command {
     Test(suites::Options),
     /// Compare the runtime with the peers that are installed, and with the kernel's own share of the work.
     Bench(bench::Options),
-    /// Make a root with the newest crun and runc, for `bench --peer-root`.
+    /// Make a root with the newest crun, runc, containerd and conmon, for `bench --peer-root`.
     Peers {
         /// Where; must not exist, or be empty.
         dir: PathBuf,
@@ -54,6 +54,12 @@ enum Command {
         /// A program and its arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         argv: Vec<String>,
+    },
+    /// The part of `bench --shim` that runs in its own namespaces.
+    #[command(hide = true)]
+    BenchShim {
+        /// The plan, as JSON.
+        plan: String,
     },
     /// The part of `bench` that runs in its own mount namespace.
     #[command(hide = true)]
@@ -76,6 +82,7 @@ fn main() -> ExitCode {
         Command::Peers { dir } => peers::make(&dir),
         Command::Install { prefix, destdir } => install::run(&prefix, destdir.as_deref()),
         Command::BenchPeak { argv } => bench::images::print_peak(&argv),
+        Command::BenchShim { plan } => bench::shim::run_plan(&plan),
         Command::BenchView { stage } => bench::stage::run(&stage),
     };
     match done {

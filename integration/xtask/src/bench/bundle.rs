@@ -11,7 +11,11 @@ use serde_json::{Value, json};
 /// The names that the docker-like profile allows: those of x86, of both word sizes, that need no privilege.
 const ALLOWED: &str = include_str!("../../data/seccomp-names.txt");
 
+/// How much `pour` writes.
+pub(super) const POURED: u64 = 16384 << 16;
+
 /// The bundles of one view, which share a rootfs.
+#[derive(Debug)]
 pub(crate) struct Bundles {
     dir: PathBuf,
 }
@@ -25,7 +29,8 @@ impl Bundles {
         }
         for (name, code) in programs()? {
             let path = rootfs.join("bin").join(name);
-            fs::write(&path, elf(code))?;
+            // What `pour` writes is itself.
+            fs::write(&path, elf(code, if name == "pour" { 1 << 16 } else { 0 }))?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         }
         let bundles = Self { dir: dir.to_owned() };
@@ -49,6 +54,21 @@ impl Bundles {
         self.dir.join("rootfs")
     }
 
+    /// Writes the bundle of a container that runs a program, in a cgroup below `cgroups`, and returns its folder.
+    pub(super) fn container(&self, id: &str, program: &str, cgroups: &str) -> Result<PathBuf> {
+        let mut config = config(&self.rootfs(), program);
+        if let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) {
+            linux.insert("cgroupsPath".to_owned(), json!(format!("{cgroups}/{id}")));
+        }
+        self.config(id, &config)?;
+        Ok(self.get(id))
+    }
+
+    /// The process of these containers, with another program.
+    pub(super) fn process(&self, program: &str) -> Value {
+        config(&self.rootfs(), program).get("process").cloned().unwrap_or_default()
+    }
+
     /// Writes the bundle of a container with /bin/true and a memory limit, and returns its folder.
     pub(crate) fn limited(&self, bytes: u64) -> Result<PathBuf> {
         let mut config = config(&self.rootfs(), "/bin/true");
@@ -67,14 +87,24 @@ impl Bundles {
     }
 }
 
-/// `true` (exit 0) and `pause` (pause for ever), in the machine's code.
-fn programs() -> Result<[(&'static str, &'static [u8]); 2]> {
+/// `true` (exit 0), `pause` (pause for ever) and `pour` ([`POURED`] bytes to its output, 64 KiB at a time), in the
+/// machine's code.
+fn programs() -> Result<[(&'static str, &'static [u8]); 3]> {
     Ok(match std::env::consts::ARCH {
         "x86_64" => [
             // mov eax, 60 (exit); xor edi, edi; syscall
             ("true", &[0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05]),
             // mov eax, 34 (pause); syscall; jmp to the start
             ("pause", &[0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7]),
+            // mov ebx, 16384; 5: mov eax, 1 (write); mov edi, 1; mov esi, the file; mov edx, 65536; syscall; dec ebx;
+            // jnz 5; mov eax, 60; xor edi, edi; syscall
+            (
+                "pour",
+                &[
+                    0xbb, 0, 0x40, 0, 0, 0xb8, 1, 0, 0, 0, 0xbf, 1, 0, 0, 0, 0xbe, 0, 0, 0x40, 0, 0xba, 0, 0, 1, 0,
+                    0x0f, 0x05, 0xff, 0xcb, 0x75, 0xe6, 0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05,
+                ],
+            ),
         ],
         "aarch64" => [
             // mov x8, #93 (exit); mov x0, #0; svc #0
@@ -87,17 +117,27 @@ fn programs() -> Result<[(&'static str, &'static [u8]); 2]> {
                     0xd2, 0x28, 0x09, 0x80, 0xd2, 0x01, 0, 0, 0xd4, 0xf9, 0xff, 0xff, 0x17,
                 ],
             ),
+            // mov x19, #16384; 4: mov x8, #64 (write); mov x0, #1; mov x1, the file; mov x2, #65536; svc #0;
+            // subs x19, x19, #1; b.ne 4; mov x8, #93; mov x0, #0; svc #0
+            (
+                "pour",
+                &[
+                    0x13, 0, 0x88, 0xd2, 0x08, 0x08, 0x80, 0xd2, 0x20, 0, 0x80, 0xd2, 0x01, 0x08, 0xa0, 0xd2, 0x22, 0,
+                    0xa0, 0xd2, 0x01, 0, 0, 0xd4, 0x73, 0x06, 0, 0xf1, 0x41, 0xff, 0xff, 0x54, 0xa8, 0x0b, 0x80, 0xd2,
+                    0, 0, 0x80, 0xd2, 0x01, 0, 0, 0xd4,
+                ],
+            ),
         ],
         other => bail!("the benchmark has no programs for {other}"),
     })
 }
 
-/// A static executable of one segment with `code` right after its headers.
-fn elf(code: &[u8]) -> Vec<u8> {
+/// A static executable of one segment with `code` right after its headers, and zeros up to `length`.
+fn elf(code: &[u8], length: usize) -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
     let machine: u16 = if std::env::consts::ARCH == "aarch64" { 183 } else { 62 };
-    let size = HEADERS + code.len() as u64;
+    let size = (HEADERS + code.len() as u64).max(length as u64);
     let mut file = Vec::new();
     // e_ident: 64-bit, little endian, version 1.
     file.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
@@ -121,6 +161,7 @@ fn elf(code: &[u8]) -> Vec<u8> {
         file.extend_from_slice(&word.to_le_bytes());
     }
     file.extend_from_slice(code);
+    file.resize(length.max(file.len()), 0);
     file
 }
 
@@ -206,6 +247,10 @@ mod tests {
         assert!(pause.try_wait().unwrap().is_none(), "pause ended");
         pause.kill().unwrap();
         pause.wait().unwrap();
+        let mut pour = std::process::Command::new(bundles.rootfs().join("bin/pour"));
+        let mut pour = pour.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let poured = std::io::copy(&mut pour.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
+        assert!(pour.wait().unwrap().success() && poured == POURED, "{poured}");
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -1,11 +1,10 @@
 //! `cargo xtask bench --bundle`: `orlop-bundle` beside umoci, containerd, buildah, skopeo and GNU tar, on the same images.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,48 +13,15 @@ use nix::sched::{CloneFlags, unshare};
 use orlop_images::layout::{Layout, Packing};
 use orlop_images::recipes;
 use orlop_images::tar::Tar;
-use serde_json::{Value, json};
 
-use super::stats::Figure;
-use super::{Options, machine, svg};
+use super::Options;
+use super::daemons::{Containerd, Server, answers, serve, timed};
+use super::report::Unit::{Gigabytes, Mebibytes, Milliseconds};
+use super::report::{self, Figures, Found, Peers, Versions, Work};
 use crate::build;
 
 /// Samples of each figure at the most: some take many seconds.
 const ROUNDS: u16 = 5;
-
-/// What is measured.
-struct Work {
-    title: &'static str,
-    unit: Unit,
-    /// Our promise: at most this much, or this many times the peer.
-    limit: Option<f64>,
-    peers: &'static [(&'static str, f64)],
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unit {
-    Milliseconds,
-    /// Of the plain tar, per second: more is better.
-    Gigabytes,
-    Mebibytes,
-}
-
-impl Unit {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Milliseconds => "ms",
-            Self::Gigabytes => "GB/s",
-            Self::Mebibytes => "MiB",
-        }
-    }
-
-    /// Whether `value` is as good as `bound`.
-    fn holds(self, value: f64, bound: f64) -> bool {
-        if self == Self::Gigabytes { value >= bound } else { value <= bound }
-    }
-}
-
-use Unit::{Gigabytes, Mebibytes, Milliseconds};
 
 const READY_FILES: &str = "stored image to mounted bundle, 50,000 files";
 const READY_LAYERS: &str = "stored image to mounted bundle, 64 layers";
@@ -72,25 +38,29 @@ const RSS_CREATE: &str = "peak RSS of create, directory";
 
 /// Ratios are those of the promise: ours is at most (of GB/s: at least) so many times the peer's.
 const WORKS: [Work; 12] = [
-    Work { title: READY_FILES, unit: Milliseconds, limit: Some(10.0), peers: &[] },
-    Work { title: READY_LAYERS, unit: Milliseconds, limit: Some(10.0), peers: &[] },
-    Work { title: IMPORT_FILES, unit: Gigabytes, limit: Some(0.6), peers: &[("umoci", 5.0), ("containerd", 3.0)] },
-    Work { title: IMPORT_BIG, unit: Gigabytes, limit: Some(0.6), peers: &[] },
-    Work { title: DIRECTORY, unit: Milliseconds, limit: None, peers: &[("tar", 1.0 / 1.5), ("umoci", 0.25)] },
-    Work { title: COMMIT, unit: Milliseconds, limit: None, peers: &[("buildah", 0.5)] },
-    Work { title: COMMIT_PLAIN, unit: Milliseconds, limit: None, peers: &[("buildah", 0.5)] },
-    Work { title: PULL, unit: Milliseconds, limit: Some(50.0), peers: &[] },
-    Work { title: READ_COLD, unit: Milliseconds, limit: None, peers: &[("ext4", 1.2)] },
-    Work { title: READ_WARM, unit: Milliseconds, limit: None, peers: &[("ext4", 1.2)] },
-    Work { title: RSS_IMPORT, unit: Mebibytes, limit: Some(64.0), peers: &[] },
-    Work { title: RSS_CREATE, unit: Mebibytes, limit: Some(64.0), peers: &[] },
+    Work { title: READY_FILES, unit: Milliseconds, limit: Some(10.0), peers: Peers::All(&[]) },
+    Work { title: READY_LAYERS, unit: Milliseconds, limit: Some(10.0), peers: Peers::All(&[]) },
+    Work {
+        title: IMPORT_FILES,
+        unit: Gigabytes,
+        limit: Some(0.6),
+        peers: Peers::All(&[("umoci", 5.0), ("containerd", 3.0)]),
+    },
+    Work { title: IMPORT_BIG, unit: Gigabytes, limit: Some(0.6), peers: Peers::All(&[]) },
+    Work {
+        title: DIRECTORY,
+        unit: Milliseconds,
+        limit: None,
+        peers: Peers::All(&[("tar", 1.0 / 1.5), ("umoci", 0.25)]),
+    },
+    Work { title: COMMIT, unit: Milliseconds, limit: None, peers: Peers::All(&[("buildah", 0.5)]) },
+    Work { title: COMMIT_PLAIN, unit: Milliseconds, limit: None, peers: Peers::All(&[("buildah", 0.5)]) },
+    Work { title: PULL, unit: Milliseconds, limit: Some(50.0), peers: Peers::All(&[]) },
+    Work { title: READ_COLD, unit: Milliseconds, limit: None, peers: Peers::All(&[("ext4", 1.2)]) },
+    Work { title: READ_WARM, unit: Milliseconds, limit: None, peers: Peers::All(&[("ext4", 1.2)]) },
+    Work { title: RSS_IMPORT, unit: Mebibytes, limit: Some(64.0), peers: Peers::All(&[]) },
+    Work { title: RSS_CREATE, unit: Mebibytes, limit: Some(64.0), peers: Peers::All(&[]) },
 ];
-
-/// Figures, or why there are none, by tool.
-type Figures = Vec<(String, Result<Figure, String>)>;
-
-/// The same by work.
-type Found = BTreeMap<&'static str, Figures>;
 
 /// Measures, prints, writes and draws.
 pub(super) fn run(options: &Options) -> Result<()> {
@@ -109,33 +79,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let _ = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&dir).status();
     let found = found?;
 
-    let (machine, versions) = (machine(), versions());
-    println!("{machine}");
-    for (name, version) in &versions {
-        println!("  {name}: {version}");
-    }
-    print!("\n{}", table(&found));
-    let targets = judged(&found);
-    for (title, text, met) in &targets {
-        println!("    {:4}  {title:46}  {text}", if *met { "met" } else { "MISS" });
-    }
-    if let Some(path) = &options.json {
-        fs::write(path, serde_json::to_vec_pretty(&report(&machine, &versions, &found, &targets))?)?;
-        println!("\nwrote {}", path.display());
-    }
-    if let Some(path) = &options.svg {
-        let groups: Vec<_> = WORKS
-            .iter()
-            .map(|work| {
-                let bars = found.get(work.title).into_iter().flatten();
-                let bars = bars.filter_map(|(tool, figure)| Some((tool.clone(), *figure.as_ref().ok()?)));
-                (format!("{} ({})", work.title, work.unit.name()), bars.collect())
-            })
-            .collect();
-        fs::write(path, svg::draw_groups("Image tools side by side", &machine, &versions, &groups))?;
-        println!("drew {}", path.display());
-    }
-    Ok(())
+    report::publish(options, "Image tools side by side", &WORKS, &versions(), &found)
 }
 
 struct Bench {
@@ -202,7 +146,7 @@ impl Bench {
 
     fn imports(&self, inputs: &Inputs) -> Result<Found> {
         let mut found = Found::new();
-        let containerd = Containerd::start(&self.dir);
+        let containerd = Containerd::start(&self.dir, None);
         for (title, layout, size) in
             [(IMPORT_FILES, &inputs.files, inputs.files_size), (IMPORT_BIG, &inputs.big, inputs.big_size)]
         {
@@ -242,9 +186,9 @@ impl Bench {
             };
             if title == IMPORT_BIG {
                 let peaks = turns(self.rounds, RSS_IMPORT, &mut [("orlop", &mut rss), ("umoci", &mut rss_umoci)]);
-                found.insert(RSS_IMPORT, peaks);
+                found.insert(RSS_IMPORT.to_owned(), peaks);
             }
-            found.insert(title, figures);
+            found.insert(title.to_owned(), figures);
             remove(&bundle);
             remove(&self.path("store-import"));
         }
@@ -284,7 +228,7 @@ impl Bench {
                 timed(Command::new("umoci").args(["--log", "error", "unpack", "--image", &source, &unpacked]))
             };
             let figures = turns(self.rounds, title, &mut [("orlop", &mut orlop), ("umoci", &mut umoci)]);
-            found.insert(title, figures);
+            found.insert(title.to_owned(), figures);
             remove(&unpacked);
         }
         Ok(found)
@@ -314,9 +258,9 @@ impl Bench {
         };
         let figures =
             turns(self.rounds, DIRECTORY, &mut [("orlop", &mut orlop), ("tar", &mut tar), ("umoci", &mut umoci)]);
-        found.insert(DIRECTORY, figures);
+        found.insert(DIRECTORY.to_owned(), figures);
         let figures = turns(self.rounds, RSS_CREATE, &mut [("orlop", &mut rss)]);
-        found.insert(RSS_CREATE, figures);
+        found.insert(RSS_CREATE.to_owned(), figures);
         remove(&folder);
         Ok(found)
     }
@@ -356,7 +300,7 @@ impl Bench {
                 timed(buildah.command().args(["commit", "-q", "--format", "oci", container, to]))
             };
             let figures = turns(self.rounds, title, &mut [("orlop", &mut orlop), ("buildah", &mut peer)]);
-            found.insert(title, figures);
+            found.insert(title.to_owned(), figures);
         }
         if let Some(mut rm) = self.orlop("store", &["rm", &bundle]) {
             timed(&mut rm)?;
@@ -370,7 +314,7 @@ impl Bench {
         let registry = match Registry::start(&self.dir) {
             Ok(registry) => registry,
             Err(why) => {
-                found.insert(PULL, vec![("orlop".to_owned(), Err(format!("{why:#}")))]);
+                found.insert(PULL.to_owned(), vec![("orlop".to_owned(), Err(format!("{why:#}")))]);
                 return Ok(found);
             }
         };
@@ -406,7 +350,7 @@ impl Bench {
             copy(1)
         };
         let figures = turns(self.rounds, PULL, &mut [("orlop", &mut orlop), ("skopeo", &mut skopeo)]);
-        found.insert(PULL, figures);
+        found.insert(PULL.to_owned(), figures);
         Ok(found)
     }
 
@@ -445,7 +389,7 @@ impl Bench {
             let mut mounted = || (reader.borrow_mut())(&rootfs, cold);
             let mut ext4 = || (reader.borrow_mut())(Path::new(&folder), cold);
             let figures = turns(self.rounds, title, &mut [("orlop", &mut mounted), ("ext4", &mut ext4)]);
-            found.insert(title, figures);
+            found.insert(title.to_owned(), figures);
         }
         if let Some(mut rm) = self.orlop("store", &["rm", &bundle]) {
             timed(&mut rm)?;
@@ -454,24 +398,15 @@ impl Bench {
     }
 }
 
-/// Samples of several tools in turns. A tool that fails once is left out from then on, with its reason.
+/// Samples of several tools in turns, each after the disk has come to rest.
 fn turns(rounds: u16, title: &str, tools: &mut [(&str, &mut dyn FnMut() -> Result<f64>)]) -> Figures {
     eprintln!("{title}");
-    let mut samples: Vec<Result<Vec<f64>, String>> = tools.iter().map(|_| Ok(Vec::new())).collect();
-    for _ in 0..rounds {
-        for ((_, tool), samples) in tools.iter_mut().zip(&mut samples) {
-            let Ok(list) = samples else { continue };
-            settle();
-            match tool() {
-                Ok(value) => list.push(value),
-                Err(why) => *samples = Err(format!("{why:#}")),
-            }
-        }
-    }
-    let figure = |samples: Result<Vec<f64>, String>| {
-        samples.and_then(|list| Figure::of(list).ok_or_else(|| "no sample".to_owned()))
-    };
-    tools.iter().zip(samples).map(|((name, _), samples)| ((*name).to_owned(), figure(samples))).collect()
+    let tools = tools.iter_mut().map(|(name, tool)| (*name, tool));
+    let [figures] = report::turns(usize::from(rounds), tools, |tool| {
+        settle();
+        Ok([tool()?])
+    });
+    figures
 }
 
 /// Reads all files below, and counts them.
@@ -503,17 +438,6 @@ fn remove(path: &str) {
     let _ = Command::new("rm").args(["-rf", "--one-file-system", path]).status();
 }
 
-/// Runs a command that must succeed, and says how many milliseconds it took.
-fn timed(command: &mut Command) -> Result<f64> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let started = Instant::now();
-    let output = command.output().with_context(|| format!("{:?}", command.get_program()))?;
-    let ms = started.elapsed().as_secs_f64() * 1e3;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{:?}: {}: {}", command.get_program(), output.status, said.trim());
-    Ok(ms)
-}
-
 /// The peak RSS of a command and all its children, in MiB, each process for itself.
 fn peak(command: &mut Command) -> Result<f64> {
     let mut wrapped = Command::new(std::env::current_exe()?);
@@ -532,75 +456,6 @@ pub(crate) fn print_peak(argv: &[String]) -> Result<()> {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)?;
     println!("{}", usage.max_rss());
     Ok(())
-}
-
-/// A server that ends with its value.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn serve(command: &mut Command, log: &Path) -> Result<Server> {
-    let output = fs::File::create(log)?;
-    let child = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn();
-    Ok(Server(child.with_context(|| format!("{:?}", command.get_program()))?))
-}
-
-fn answers(what: &str, mut so: impl FnMut() -> bool) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !so() {
-        ensure!(Instant::now() < end, "{what} does not answer");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-/// A containerd of our own.
-struct Containerd {
-    socket: String,
-    _server: Server,
-}
-
-impl Containerd {
-    fn start(dir: &Path) -> Result<Self> {
-        let dir = dir.join("containerd");
-        fs::create_dir_all(&dir)?;
-        fs::write(dir.join("config.toml"), "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")?;
-        // A socket's path has at most 107 bytes.
-        let socket = format!("/tmp/orlop-bench-{}.sock", std::process::id());
-        let mut command = Command::new("containerd");
-        command.arg("--config").arg(dir.join("config.toml")).arg("--root").arg(dir.join("root"));
-        command.arg("--state").arg(dir.join("state")).args(["--address", &socket]);
-        let server = serve(&mut command, &dir.join("log"))?;
-        let this = Self { socket, _server: server };
-        answers("containerd", || this.ctr().arg("version").output().is_ok_and(|o| o.status.success()))?;
-        Ok(this)
-    }
-
-    fn ctr(&self) -> Command {
-        let mut command = Command::new("ctr");
-        command.args(["--address", &self.socket]);
-        command
-    }
-
-    /// Removes all images with what was unpacked of them.
-    fn forget(&self) {
-        let names = self.ctr().args(["images", "ls", "-q"]).output().map(|o| o.stdout).unwrap_or_default();
-        for name in String::from_utf8_lossy(&names).lines() {
-            // What can't be removed makes the next figure better, if anything.
-            let _ = timed(self.ctr().args(["images", "rm", "--sync", name]));
-        }
-    }
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.socket);
-    }
 }
 
 struct Buildah {
@@ -665,7 +520,7 @@ impl Registry {
 }
 
 /// The peers' versions, of those that are there.
-fn versions() -> Vec<(String, String)> {
+fn versions() -> Versions {
     let ask = |name: &str, argv: &[&str]| {
         let output = Command::new(argv.first()?).args(argv.get(1..)?).stdin(Stdio::null()).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -682,109 +537,4 @@ fn versions() -> Vec<(String, String)> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-fn number(value: f64) -> String {
-    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
-}
-
-fn table(found: &Found) -> String {
-    let (mut text, mut failures) = (String::from("  median (p10 .. p90)\n"), String::new());
-    for work in &WORKS {
-        let Some(tools) = found.get(work.title) else { continue };
-        text.push_str(&format!("  {}, {}\n", work.title, work.unit.name()));
-        for (tool, figure) in tools {
-            match figure {
-                Ok(Figure { median, p10, p90, .. }) => {
-                    let range = format!("({} .. {})", number(*p10), number(*p90));
-                    text.push_str(&format!("      {tool:12} {:>10}  {range}\n", number(*median)));
-                }
-                Err(why) => failures.push_str(&format!("  {tool}, {}: {why}\n", work.title)),
-            }
-        }
-    }
-    if !failures.is_empty() {
-        text.push_str(&format!("\n  not measured:\n{failures}"));
-    }
-    text.push('\n');
-    text
-}
-
-/// How our figures stand to what was promised.
-fn judged(found: &Found) -> Vec<(&'static str, String, bool)> {
-    let mut lines = Vec::new();
-    for work in &WORKS {
-        let of = |tool: &str| {
-            let (_, figure) = found.get(work.title)?.iter().find(|(name, _)| name == tool)?;
-            figure.as_ref().ok().map(|figure| figure.median)
-        };
-        let Some(ours) = of("orlop") else { continue };
-        if let Some(limit) = work.limit {
-            let text = format!("{} {unit}, target {limit} {unit}", number(ours), unit = work.unit.name());
-            lines.push((work.title, text, work.unit.holds(ours, limit)));
-        }
-        for (peer, target) in work.peers {
-            if let Some(theirs) = of(peer) {
-                let ratio = ours / theirs;
-                lines.push((
-                    work.title,
-                    format!("{ratio:.2} x {peer}, target {target:.2}"),
-                    work.unit.holds(ratio, *target),
-                ));
-            }
-        }
-    }
-    lines
-}
-
-fn report(
-    machine: &str,
-    versions: &[(String, String)],
-    found: &Found,
-    targets: &[(&'static str, String, bool)],
-) -> Value {
-    let works: serde_json::Map<_, _> = WORKS
-        .iter()
-        .filter_map(|work| {
-            let tools: serde_json::Map<_, _> = found
-                .get(work.title)?
-                .iter()
-                .map(|(tool, figure)| match figure {
-                    Ok(figure) => (tool.clone(), json!(figure)),
-                    Err(why) => (tool.clone(), json!({"failed": why})),
-                })
-                .collect();
-            Some((work.title.to_owned(), json!({"unit": work.unit.name(), "tools": tools})))
-        })
-        .collect();
-    let targets: Vec<_> =
-        targets.iter().map(|(work, text, met)| json!({"workload": work, "result": text, "met": met})).collect();
-    let versions: serde_json::Map<_, _> = versions.iter().map(|(name, v)| (name.clone(), json!(v))).collect();
-    json!({"machine": machine, "versions": versions, "workloads": works, "targets": targets})
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn figure(median: f64) -> Result<Figure, String> {
-        Ok(Figure { median, p10: median, p90: median, samples: 1 })
-    }
-
-    #[test]
-    fn of_a_speed_more_is_better_and_of_a_time_less() {
-        let mut found = Found::new();
-        found.insert(IMPORT_FILES, vec![("orlop".to_owned(), figure(0.7)), ("umoci".to_owned(), figure(0.2))]);
-        found.insert(READY_FILES, vec![("orlop".to_owned(), figure(11.0))]);
-        let met: Vec<_> = judged(&found).into_iter().map(|(_, _, met)| met).collect();
-        // 11 ms of 10; 0.7 GB/s of 0.6; 3.5 times umoci, of 5.
-        assert_eq!(met, [false, true, false]);
-    }
-
-    #[test]
-    fn a_failure_stands_below_the_table_with_its_reason() {
-        let mut found = Found::new();
-        found.insert(PULL, vec![("orlop".to_owned(), figure(3.0)), ("skopeo".to_owned(), Err("no skopeo".to_owned()))]);
-        assert!(table(&found).contains("skopeo, pull of one small missing layer: no skopeo"));
-    }
 }

@@ -1,7 +1,10 @@
 //! `cargo xtask bench`: runtimes side by side, on the same bundles, in the same minutes.
 
 mod bundle;
+mod daemons;
 pub(crate) mod images;
+mod report;
+pub(crate) mod shim;
 pub(crate) mod stage;
 mod stats;
 mod svg;
@@ -43,6 +46,12 @@ pub(crate) struct Options {
     /// Measure orlop-bundle instead of the runtime, five samples at the most.
     #[arg(long, conflicts_with_all = ["view", "peers", "peer_root"])]
     bundle: bool,
+    /// Measure containerd-shim-orlop-v2 instead of the runtime, beside containerd's shim and conmon.
+    #[arg(long, conflicts_with_all = ["bundle", "peers"])]
+    shim: bool,
+    /// Of --shim, only these parts: memory, lives, crashes, output, growth, ctr, many.
+    #[arg(long, value_name = "STEP,...", value_delimiter = ',', requires = "shim")]
+    steps: Vec<String>,
 }
 
 /// A promise: at most `ratio` times what `peer` needs.
@@ -79,6 +88,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "the benchmark must run as root: it runs containers");
     if options.bundle {
         return images::run(options);
+    }
+    if options.shim {
+        return shim::run(options);
     }
     let mut packages = vec!["orlop-floor"];
     if !options.only_peers {

@@ -21,7 +21,7 @@ use super::stats::Figure;
 use crate::build;
 
 /// Where everything is, on a tmpfs of this mount namespace.
-const BASE: &str = "/run/orlop-bench";
+pub(super) const BASE: &str = "/run/orlop-bench";
 /// A command that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -173,7 +173,7 @@ pub(crate) fn run(stage: &str) -> Result<()> {
         programs.push((name.clone(), fs::read(path).with_context(|| path.display().to_string())?));
     }
 
-    enter(&stage).context("entering the view")?;
+    enter(stage.view, stage.peer_root.as_deref()).context("entering the view")?;
     // Orphans, which is what containers are after create, come to this process to be waited for.
     nix::sys::prctl::set_child_subreaper(true)?;
 
@@ -208,28 +208,28 @@ pub(crate) fn run(stage: &str) -> Result<()> {
 }
 
 /// Moves this process into a mount namespace with the view, and with the peer root as / if there is one.
-fn enter(stage: &Stage) -> Result<()> {
+pub(super) fn enter(view: View, peer_root: Option<&Path>) -> Result<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).context("unshare")?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let root = stage.peer_root.clone().unwrap_or_else(|| PathBuf::from("/"));
-    if stage.peer_root.is_some() {
-        mount(Some(&root), &root, none, MsFlags::MS_BIND, none).context("bind the root")?;
+    let root = peer_root.unwrap_or(Path::new("/"));
+    if peer_root.is_some() {
+        mount(Some(root), root, none, MsFlags::MS_BIND, none).context("bind the root")?;
         mount(Some("proc"), &root.join("proc"), Some("proc"), MsFlags::empty(), none).context("proc")?;
         mount_dev(&root.join("dev")).context("dev")?;
         mount(Some("sysfs"), &root.join("sys"), Some("sysfs"), MsFlags::empty(), none).context("sys")?;
     }
     let cgroup = root.join("sys/fs/cgroup");
-    match stage.view {
+    match view {
         View::V2 => {
-            if stage.peer_root.is_none() {
+            if peer_root.is_none() {
                 // Each umount takes one layer off; lazily, as the hierarchies are in use elsewhere.
                 while umount2(&cgroup, MntFlags::MNT_DETACH).is_ok() {}
             }
             mount(Some("cgroup2"), &cgroup, Some("cgroup2"), MsFlags::empty(), none).context("cgroup2")?;
         }
         View::V1 => {
-            if stage.peer_root.is_some() {
+            if peer_root.is_some() {
                 let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
                 mount(Some("/sys/fs/cgroup"), &cgroup, none, flags, none).context("cgroups")?;
             }
@@ -238,8 +238,8 @@ fn enter(stage: &Stage) -> Result<()> {
         }
     }
     mount(Some("tmpfs"), &root.join("run"), Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755")).context("run")?;
-    if stage.peer_root.is_some() {
-        nix::unistd::chdir(&root)?;
+    if peer_root.is_some() {
+        nix::unistd::chdir(root)?;
         nix::unistd::pivot_root(".", ".").context("pivot_root")?;
         umount2(".", MntFlags::MNT_DETACH).context("leaving the old root")?;
         nix::unistd::chdir("/")?;
@@ -266,10 +266,10 @@ fn mount_dev(dev: &Path) -> Result<()> {
 
 /// Kills the command that is being waited for when it hangs.
 #[derive(Clone)]
-struct Watchdog(Arc<Mutex<Option<(Pid, Instant)>>>);
+pub(super) struct Watchdog(Arc<Mutex<Option<(Pid, Instant)>>>);
 
 impl Watchdog {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let watchdog = Self(Arc::default());
         let its = watchdog.clone();
         std::thread::spawn(move || {
@@ -287,7 +287,7 @@ impl Watchdog {
         watchdog
     }
 
-    fn guard(&self, pid: Option<Pid>) {
+    pub(super) fn guard(&self, pid: Option<Pid>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = pid.map(|pid| (pid, Instant::now()));
     }
 }
