@@ -518,11 +518,19 @@ fn a_terminal_has_our_size_and_is_left_and_joined_again() {
     if skipped() {
         return;
     }
+    for terminal in ["config", "option"] {
+        terminal_by(terminal);
+    }
+}
+
+/// With a terminal of config.json, or of the command line.
+fn terminal_by(whom: &str) {
     let place = Place::with("stty size; while read line; do echo got $line; done; exit 4", |config| {
-        config["process"]["terminal"] = json!(true);
+        config["process"]["terminal"] = json!(whom == "config");
     });
     let bundle = place.path("b");
-    let mut first = Terminal::new(place.command(&["run", "-i", "-b", &bundle, "c1"]));
+    let options = if whom == "config" { "-i" } else { "-it" };
+    let mut first = Terminal::new(place.command(&["run", options, "-b", &bundle, "c1"]));
     first.expect("30 99");
     first.type_in(b"one\r");
     first.expect("got one");

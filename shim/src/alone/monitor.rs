@@ -43,6 +43,9 @@ const DISK: Duration = Duration::from_secs(10);
 /// How long the lock may be held by those who only look.
 const LOCK: Duration = Duration::from_secs(2);
 
+/// The status for what could not be done.
+const FAILURE: u8 = 125;
+
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 const SIGCHLD: i32 = 17;
@@ -130,17 +133,19 @@ pub fn run(state: &str, id: &str, launch: Launch) -> Result<()> {
     let mut monitor = match begun {
         Ok(monitor) => monitor,
         Err(error) => {
-            report.failed(1, &error.to_string());
+            report.failed(FAILURE, &error.to_string());
             return Ok(());
         }
     };
     let begun = monitor.begin(launch, &report);
-    monitor.report = Some(report);
     match begun {
-        Ok(()) => monitor.serve(),
+        Ok(()) => {
+            monitor.report = Some(report);
+            monitor.serve();
+        }
         Err(error) => {
+            report.failed(FAILURE, &error.to_string());
             monitor.fail(&error.to_string());
-            monitor.doing = Doing::Over;
         }
     }
     monitor.finish();
@@ -793,7 +798,9 @@ impl Monitor {
     /// The last thing: nobody finds a door that leads nowhere.
     fn finish(mut self) {
         self.state.monitor = Process::default();
-        self.state.phase = Phase::Exited;
+        if !matches!(self.doing, Doing::Running) {
+            self.state.phase = Phase::Exited;
+        }
         self.save();
         for name in [ATTACH, CTL, NOTIFY, Stream::Stdout.name(), Stream::Stderr.name()] {
             // They are harmless.
