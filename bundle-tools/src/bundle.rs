@@ -37,7 +37,12 @@ use crate::error::{At, Error, ErrorKind, Result};
 use crate::image::{Compression, Descriptor};
 use crate::layer::Time;
 use crate::store::{Image, Store};
+use crate::users::Users;
 use crate::{json, mount};
+
+mod usage;
+
+pub use usage::{BundleUsage, usage};
 
 /// The file in a bundle that says whose it is.
 const LINK: &str = ".orlop-bundle";
@@ -52,6 +57,16 @@ pub enum Backend {
     Mount,
     /// Every file is written.
     Directory,
+}
+
+impl Backend {
+    /// Its name, as it is given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mount => "mount",
+            Self::Directory => "directory",
+        }
+    }
 }
 
 /// What is known of a bundle.
@@ -82,6 +97,16 @@ pub struct Record {
     /// there: no part of a commit.
     #[serde(default)]
     pub mount_points: Vec<String>,
+}
+
+impl Record {
+    /// False if its directory is no more, or is another one now. What can't be found out is no reason to say so.
+    fn is_there(&self) -> bool {
+        match Dir::at(&self.path).and_then(|dir| dir.read(LINK, json::MAX_DOCUMENT)) {
+            Ok(link) => json::parse::<Link>(LINK, &link).is_ok_and(|link| link.id == self.id),
+            Err(e) => e.kind() != ErrorKind::NotFound,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -300,9 +325,13 @@ impl Bundle {
         Ok(Committed { manifest, id: made.config_descriptor.digest, summary })
     }
 
-    /// A process that has the writable layer mounted, beside this one's mount namespace: a container that runs.
+    /// A process that has its root file system, beside this one's mount namespace: a container that runs.
     pub fn user(&self) -> Option<u32> {
-        mount::user_of(&self.home.dir("upper").ok()?)
+        let users = Users::look();
+        match self.record.backend {
+            Backend::Mount => users.of_upper(&self.upper().ok()?),
+            Backend::Directory => users.of_root(&self.rootfs().ok()?),
+        }
     }
 
     /// Removes the bundle: its mount, its writable layer, its directory. A running container's is removed only by `force`.
@@ -478,14 +507,7 @@ fn sweep_alone(store: &Store) -> Result<usize> {
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        let is_there = record.is_some_and(|record| {
-            match Dir::at(&record.path).and_then(|dir| dir.read(LINK, json::MAX_DOCUMENT)) {
-                Ok(link) => json::parse::<Link>(LINK, &link).is_ok_and(|link| link.id == id),
-                // Not there, or another directory that has its name now. Anything else is no reason to remove.
-                Err(e) => e.kind() != ErrorKind::NotFound,
-            }
-        });
-        if !is_there {
+        if !record.is_some_and(|record| record.is_there()) {
             drop(home);
             remove_tree(store.bundles(), &id)?;
             removed += 1;

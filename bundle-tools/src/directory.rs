@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -58,8 +58,7 @@ pub struct Task {
 pub fn work(task: &Task, fds: Vec<OwnedFd>, root: Option<&Dir>) -> Result<Written> {
     let target = root.ok_or_else(|| Error::invalid("write: no directory to write to"))?;
     let (layers, tars) = ingest::layers(&task.tables, fds)?;
-    // This process is the worker's own. Devices and FIFOs get their modes when they are made: to change one later takes
-    // /proc, which the jail does not have.
+    // This process is the worker's own.
     rustix::process::umask(Mode::empty());
     write(&Tree::merge(&layers)?, &tars, target, &task.owners)
 }
@@ -429,8 +428,12 @@ impl Writer<'_> {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
             rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).at(|| "chown")?;
         }
+        // Set-id bits, which a new owner would have taken away.
         if let Some(mode) = mode.filter(|mode| *mode != u32::from(meta.mode)) {
-            chmod_name(dir, name, mode, u32::from(meta.mode))?;
+            // It was made a moment ago, so it is no link; and what a link could lead to is in the target.
+            let wanted = Mode::from_raw_mode(u32::from(meta.mode));
+            rustix::fs::chmodat(dir, name, wanted, AtFlags::empty())
+                .at(|| format!("chmod from {mode:o} to {:o}", meta.mode))?;
         }
         for (key, value) in wanted(node, false) {
             self.noted(attributes::set_of_name(dir, name, key, value), key, path, name)?;
@@ -453,15 +456,6 @@ fn wanted<'a>(node: &Node<'a>, plain: bool) -> impl Iterator<Item = (&'a [u8], &
 struct New {
     fd: File,
     mode: u32,
-}
-
-/// Changes the mode of a device or FIFO from `old`. Without `/proc` there is no way that can't be led elsewhere.
-fn chmod_name(dir: BorrowedFd<'_>, name: &[u8], old: u32, new: u32) -> Result<()> {
-    let fd = rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-        .at(|| "open")?;
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    rustix::fs::chmodat(rustix::fs::CWD, path, Mode::from_raw_mode(new), AtFlags::empty())
-        .at(|| format!("chmod from {old:o} to {new:o}"))
 }
 
 fn times(mtime: Time) -> Timestamps {

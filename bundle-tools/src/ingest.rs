@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
 use serde::{Deserialize, Serialize};
@@ -58,16 +58,15 @@ const CHUNK: usize = 512 << 10;
 /// How many of those there are.
 const CHUNKS: usize = 6;
 
-/// Descriptors: the blob, for reading, which may still grow; the tar and the table, for appending. Progress is in bytes
-/// of the tar.
+/// Descriptors: the blob, a file or a pipe that it comes out of; a pipe for the tar; the table, for appending. Progress of a
+/// plain blob, of which nothing goes into the pipe, is in bytes of it.
 pub fn work(task: &Task, fds: Vec<OwnedFd>, parent: &Parent) -> Result<Done> {
     let Ok([blob, tar, table]) = <[OwnedFd; 3]>::try_from(fds) else {
         return Err(Error::invalid("ingest: not three files"));
     };
-    let mut blob = Follow { blob, parent, at: 0, have: 0, whole: false };
-    let mut head = vec![0; 512];
-    let n = blob.fill(&mut head)?;
-    head.truncate(n);
+    let mut blob = File::from(blob);
+    let mut head = Vec::new();
+    Read::by_ref(&mut blob).take(512).read_to_end(&mut head).at(|| "read the blob")?;
     let compression = if task.plain { Compression::None } else { compress::detect(&head) };
     let blob = std::io::Cursor::new(head).chain(blob);
     let tar = (compression != Compression::None).then(|| File::from(tar));
@@ -120,59 +119,20 @@ fn scan(
     parent: &Parent,
 ) -> Result<Layer> {
     let mut scanner = Scanner::new(Limits::default());
-    let mut written = 0u64;
+    let mut scanned = 0u64;
     for chunk in chunks {
         scanner.feed(&chunk)?;
-        if let Some(tar) = &mut tar {
-            tar.write_all(&chunk).at(|| "write the layer")?;
+        match &mut tar {
+            Some(tar) => tar.write_all(&chunk).at(|| "write the layer")?,
+            None => {
+                scanned += chunk.len() as u64;
+                parent.progress(scanned)?;
+            }
         }
-        written += chunk.len() as u64;
-        parent.progress(written)?;
         // Not taken back at the end, when nobody fills it.
         let _ = empty.send(chunk);
     }
     scanner.finish()
-}
-
-/// The blob, read as far as the parent says that it is there.
-struct Follow<'p> {
-    blob: OwnedFd,
-    parent: &'p Parent,
-    at: u64,
-    have: u64,
-    whole: bool,
-}
-
-impl Follow<'_> {
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.read(rest).at(|| "read the blob")? {
-                0 => break,
-                n => filled += n,
-            }
-        }
-        Ok(filled)
-    }
-}
-
-impl Read for Follow<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while self.at >= self.have {
-            if self.whole {
-                return Ok(0);
-            }
-            (self.have, self.whole) = self.parent.wait().map_err(std::io::Error::other)?;
-        }
-        let most = usize::try_from(self.have.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(part) = buffer.get_mut(..most) else { return Ok(0) };
-        let n = rustix::io::pread(self.blob.as_fd(), &mut *part, self.at)?;
-        if n == 0 && !part.is_empty() {
-            return Err(std::io::Error::other("the blob is shorter than was said"));
-        }
-        self.at += n as u64;
-        Ok(n)
-    }
 }
 
 /// Tables become a merged index.

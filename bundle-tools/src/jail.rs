@@ -28,7 +28,7 @@ use crate::error::{At, Error, ErrorKind, Result};
 /// The kinds of work, each with its own system calls and capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
-    /// Reads one file and appends to others, at most `max_output` bytes to each.
+    /// Reads one file, writes to a pipe and appends to a file, at most `max_output` bytes.
     Ingest {
         /// In bytes.
         max_output: u64,
@@ -288,7 +288,6 @@ const COMMON: &[libc::c_long] = &[
     libc::SYS_lseek,
     libc::SYS_close,
     libc::SYS_fstat,
-    libc::SYS_recvfrom,
     libc::SYS_sendto,
     libc::SYS_munmap,
     libc::SYS_mremap,

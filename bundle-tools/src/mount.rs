@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_fd,
@@ -19,9 +19,6 @@ use crate::dir::Dir;
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::layer::Layer;
 use crate::tree::Tree;
-
-/// The longest table of mounts that is read, in bytes.
-const MAX_TABLE: u64 = 64 << 20;
 
 /// Mounts the image in `index`, whose files lie in `tars`: one for each device of its table, in that order. Read-only and
 /// detached: closing the descriptor takes it away again. /proc must be mounted.
@@ -97,28 +94,6 @@ pub fn detach(parent: &Dir, name: &str) -> Result<bool> {
         Err(Errno::BUSY) => Err(Error::new(ErrorKind::InUse, format!("unmount {name}: in use"))),
         Err(e) => Err(e).at(|| format!("unmount {name}")),
     }
-}
-
-/// A process in another mount namespace than ours that has an overlay with the writable directory `upper`: a container
-/// that runs. Only what /proc shows us is looked at.
-pub fn user_of(upper: &Dir) -> Option<u32> {
-    let path = rustix::fs::readlinkat(CWD, path_of(upper.as_fd()), Vec::new()).ok()?;
-    let option = [b"upperdir=", path.to_bytes()].concat();
-    let namespace = |pid: &str| rustix::fs::readlinkat(CWD, format!("/proc/{pid}/ns/mnt"), Vec::new()).ok();
-    let own = namespace("self")?;
-    let mut seen = vec![own];
-    for pid in Dir::at("/proc".as_ref()).ok()?.names().ok()? {
-        let Ok(number) = pid.parse() else { continue };
-        let Some(theirs) = namespace(&pid).filter(|theirs| !seen.contains(theirs)) else { continue };
-        seen.push(theirs);
-        let table = rustix::fs::open(format!("/proc/{pid}/mountinfo"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let table = table.ok().and_then(|fd| crate::dir::read_limited(File::from(fd), "mountinfo", MAX_TABLE).ok());
-        let options = table.as_deref().unwrap_or_default().split(|b| matches!(b, b'\n' | b' ' | b','));
-        if options.into_iter().any(|word| word == option) {
-            return Some(number);
-        }
-    }
-    None
 }
 
 /// Finds out whether [`image`] and [`overlay`] work here, with the store in `store`, by mounting an empty image. Nothing

@@ -8,11 +8,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use crate::commit::change;
 use crate::config::process::DEFAULT_PATH;
 use crate::digest::Digest;
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::units::rfc3339;
 use crate::image::{self, Descriptor, Document, ImageConfig, LayerType, Manifest, Platform, is_document, media};
+use crate::index::{self, MAX_ENTRIES, MAX_NESTING};
 use crate::json::{self, MAX_DOCUMENT};
 use crate::layer::Time;
 use crate::platform::{self, Wanted};
@@ -28,31 +30,44 @@ mod folder;
 #[cfg(test)]
 mod tests;
 
-/// How deep indexes may be in indexes.
-const MAX_NESTING: u32 = 4;
-
 /// How many documents are read to find the one for a platform.
 const MAX_LOOKUPS: u32 = 64;
-
-/// The most entries of an index.
-const MAX_ENTRIES: usize = 4096;
 
 /// What a user may say about a pull.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Another platform than this machine's. If one is named, an image for another one is an error.
     pub platform: Option<Wanted>,
+    /// The images of all other platforms too, as blobs, so that the index can be pushed whole.
+    pub all_platforms: bool,
     /// The name to give, if the source has one image.
     pub name: Option<Reference>,
     /// How many layers at a time.
     pub jobs: usize,
-    /// When an image is made that wasn't one.
+    /// What an image becomes that wasn't one.
+    pub made: Made,
+}
+
+/// What is said of an image that is made of a root file system.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// When: now, or `SOURCE_DATE_EPOCH`.
     pub created: Time,
+    /// Lines of a Dockerfile for its configuration ([`change::apply`]).
+    pub changes: Vec<String>,
+    /// The comment in its history; else where it came from.
+    pub message: Option<String>,
+}
+
+impl Default for Made {
+    fn default() -> Self {
+        Self { created: Time::now(), changes: Vec::new(), message: None }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { platform: None, name: None, jobs: JOBS, created: Time::now() }
+        Self { platform: None, all_platforms: false, name: None, jobs: JOBS, made: Made::default() }
     }
 }
 
@@ -163,7 +178,7 @@ impl Pull<'_> {
         let platform = match is_image(manifest) {
             true => Some(self.image(manifest)?),
             false => {
-                self.artifact(manifest)?;
+                self.blobs(std::iter::once(&manifest.config).chain(&manifest.layers))?;
                 None
             }
         };
@@ -172,19 +187,43 @@ impl Pull<'_> {
             true => None,
             false => Some(self.store.put(&root.descriptor.media_type, &root.bytes, Some(&root.descriptor))?),
         };
+        if index.is_some() && self.options.all_platforms {
+            self.others(root, descriptor.digest)?;
+        }
         let names: Vec<String> = match &self.options.name {
             Some(name) => vec![name.clone().tagged().to_string()],
             None => root.names.iter().map(Reference::to_string).collect(),
         };
         // The name is the last, so what has one is whole.
         for name in &names {
-            self.store.set_ref_from(name, &manifest_descriptor, index.as_ref())?;
+            match &index {
+                Some(index) if self.options.all_platforms => {
+                    self.store.set_ref_whole(name, &manifest_descriptor, index)?;
+                }
+                index => self.store.set_ref_from(name, &manifest_descriptor, index.as_ref())?,
+            }
         }
         if names.is_empty() {
             self.store.keep_nameless(&manifest_descriptor)?;
         }
         let (id, runnable) = (manifest.config.digest, platform.is_some());
         Ok(Pulled { names, manifest: manifest_descriptor, id, runnable, platform })
+    }
+
+    /// Brings what else the index `root` leads to than the manifest `chosen`: blobs, as they are.
+    fn others(&self, root: &Root, chosen: Digest) -> Result<()> {
+        let parts = index::parts(&root.descriptor, root.bytes.clone(), &mut |entry| {
+            if has_blob(self.store, entry)? {
+                return self.store.read_blob(entry).map(Some);
+            }
+            self.source.document(entry, MAX_DOCUMENT).map(Some)
+        })?;
+        for part in parts.iter().filter(|part| part.descriptor.digest != chosen) {
+            let said = || part.descriptor.platform.as_ref().map_or_else(String::new, platform::shown);
+            self.blobs(&part.blobs).map_err(|e| e.context(said()))?;
+            self.store.put(&part.descriptor.media_type, &part.bytes, Some(&part.descriptor))?;
+        }
+        Ok(())
     }
 
     /// The manifest that `descriptor` means: itself, or the one for the platform.
@@ -278,11 +317,10 @@ impl Pull<'_> {
         Ok(config.platform)
     }
 
-    /// Brings all blobs of what is no image, as they are.
-    fn artifact(&self, manifest: &Manifest) -> Result<()> {
+    /// Brings blobs as they are.
+    fn blobs<'a>(&self, blobs: impl IntoIterator<Item = &'a Descriptor>) -> Result<()> {
         let mut seen = HashSet::new();
-        let blobs: Vec<_> =
-            std::iter::once(&manifest.config).chain(&manifest.layers).filter(|b| seen.insert(b.digest)).collect();
+        let blobs: Vec<_> = blobs.into_iter().filter(|b| seen.insert(b.digest)).collect();
         for blob in &blobs {
             self.progress.announced(blob);
         }
@@ -364,7 +402,7 @@ fn add_layer(
     let mut incoming = store.incoming_unnamed(size)?;
     let feed = incoming.feed()?;
     std::thread::scope(|scope| {
-        let added = scope.spawn(|| store.add_layer(&lease, &feed, None, &|_| ()));
+        let added = scope.spawn(|| store.add_layer(&lease, feed, None, &|_| ()));
         let received = write(&mut incoming).and_then(|()| incoming.finish());
         let added = added.join().unwrap_or_else(|_| Err(Error::invalid("a thread failed")));
         Ok((received?, added?))
@@ -374,6 +412,10 @@ fn add_layer(
 /// Makes an image of one layer of a root file system: a tar, or a folder.
 fn rootfs(store: &Store, _: &Lease, path: &Path, options: &Options, progress: &dyn Progress) -> Result<Pulled> {
     let make = || -> Result<Pulled> {
+        // containerd finds no program by its name in an image without it; Docker and Podman add it themselves.
+        let env = format!("PATH={DEFAULT_PATH}");
+        let mut run: serde_json::Map<_, _> = [("Env".to_owned(), vec![env].into())].into_iter().collect();
+        change::apply(&mut run, &options.made.changes)?;
         let is_folder = std::fs::metadata(path).at(|| "open")?.is_dir();
         let (blob, layer) = match is_folder {
             true => add_layer(store, None, |incoming| {
@@ -396,15 +438,16 @@ fn rootfs(store: &Store, _: &Lease, path: &Path, options: &Options, progress: &d
         progress.done(&blob.digest);
         store.tree(&[layer.diff_id])?;
         let platform = options.platform.as_ref().map_or_else(platform::host, Wanted::best);
-        let created = rfc3339(options.created.sec);
+        let created = rfc3339(options.made.created.sec);
+        let last = || path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let comment = options.made.message.clone().unwrap_or_else(|| format!("Imported from {}", last()));
         let mut config = serde_json::json!({
             "created": created,
             "architecture": platform.architecture,
             "os": platform.os,
-            // containerd finds no program by its name in an image without it; Docker and Podman add it themselves.
-            "config": { "Env": [format!("PATH={DEFAULT_PATH}")] },
+            "config": run,
             "rootfs": { "type": "layers", "diff_ids": [layer.diff_id] },
-            "history": [{ "created": created, "created_by": format!("import {}", name_of(path, None).repository) }],
+            "history": [{ "created": created, "comment": comment }],
         });
         if let (false, Some(config)) = (platform.variant.is_empty(), config.as_object_mut()) {
             config.insert("variant".to_owned(), platform.variant.clone().into());

@@ -286,7 +286,7 @@ fn skopeo_reads_what_is_written_and_what_it_writes_is_read() {
     let remote = registry.name("app:1");
     place.push("app:1", &remote, &()).unwrap();
     let found = place.store.find("app:1").unwrap();
-    let saved = [Saved { image: &found, names: vec!["app:1".parse().unwrap()] }];
+    let saved = [Saved { image: &found, names: vec!["app:1".parse().unwrap()], whole: None }];
     let out = |transport: &str| -> String {
         let location = format!("{transport}:{}", at(transport));
         save(&place.store, &saved, &location.parse().unwrap(), &()).unwrap();

@@ -13,7 +13,9 @@
     reason = "a harness of tests"
 )]
 
+mod debian;
 pub mod fault;
 mod world;
 
+pub use debian::{debian, kept};
 pub use world::{Ran, World, in_time, long, program, pure_v2, skip};

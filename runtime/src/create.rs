@@ -260,7 +260,7 @@ impl Setup<'_, '_> {
             self.init.tell(Message::Mapped)?;
         }
         for source in &self.plan.sources {
-            self.init.hand(open::source(source)?.as_fd())?;
+            self.init.hand(open::source(source, &self.opened, self.init.pid)?.as_fd())?;
         }
         if let (Some(cgroup), Some(plan)) = (cgroup, &self.plan.cgroup) {
             cgroup.apply(plan)?;

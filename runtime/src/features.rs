@@ -127,7 +127,7 @@ pub fn features(flag_supported: impl Fn(&str) -> bool) -> Features {
             apparmor: Enabled { enabled: true },
             selinux: Enabled { enabled: true },
             intel_rdt: IntelRdt { enabled: false, schemata: false, monitoring: false },
-            mount_extensions: MountExtensions { idmap: Enabled { enabled: false } },
+            mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
             net_devices: Enabled { enabled: false },
         },
         annotations: BTreeMap::from([

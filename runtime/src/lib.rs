@@ -37,6 +37,7 @@ pub mod exec;
 pub mod features;
 pub mod hooks;
 pub mod host;
+pub mod idmap;
 pub mod kill;
 pub mod list;
 pub mod log;

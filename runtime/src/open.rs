@@ -3,16 +3,17 @@
 
 use std::ffi::CStr;
 
-use orlop_sys::OwnedFd;
 use orlop_sys::fs::{PROC_SUPER_MAGIC, fstatfs};
-use orlop_sys::mount::{OpenTreeFlags, open_tree};
+use orlop_sys::mount::{OpenTreeFlags, mount_idmap, open_tree};
 use orlop_sys::process::namespace_type;
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
+use orlop_sys::rustix::process::Pid;
+use orlop_sys::{AsFd, Errno, OwnedFd};
 
 use crate::error::{At, Error, ErrorKind, Result};
-use crate::plan::{Join, NAMESPACES, Namespaces, Plan, Source};
+use crate::plan::{Ids, Join, NAMESPACES, Namespaces, Plan, Source};
 use crate::request;
-use crate::{host, socket};
+use crate::{host, idmap, socket};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Opened {
     pub(crate) joins: Vec<(OwnedFd, u64)>,
     /// The user namespace to join.
     pub(crate) join_user: Option<OwnedFd>,
+    /// The user namespaces that show the owners of sources.
+    pub(crate) id_maps: Vec<OwnedFd>,
     /// Connected, for the terminal's master.
     pub(crate) console: Option<OwnedFd>,
     /// Connected, for init's pidfd.
@@ -40,6 +43,7 @@ impl Opened {
             tree: rootfs(plan)?,
             joins,
             join_user,
+            id_maps: plan.id_maps.iter().map(idmap::namespace).collect::<Result<_>>()?,
             console: request
                 .console_socket
                 .as_deref()
@@ -93,18 +97,31 @@ fn namespace(join: &Join<'_>) -> Result<OwnedFd> {
     }
 }
 
-/// A detached clone of what a mount shows. Opened one at a time, when the child is about to need it, so that any number
-/// of mounts needs a handful of fds.
-pub(crate) fn source(source: &Source<'_>) -> Result<OwnedFd> {
-    let (path, recursive, must_be_proc, field) = match source {
-        Source::Path { path, recursive, must_be_proc, field } => (*path, *recursive, *must_be_proc, *field),
-        Source::Cgroup { path, field } => (*path, false, false, *field),
+/// A detached clone of what a mount shows, for the child `init`. Opened one at a time, when the child is about to need it,
+/// so that any number of mounts needs a handful of fds.
+pub(crate) fn source(source: &Source<'_>, opened: &Opened, init: Pid) -> Result<OwnedFd> {
+    let (path, recursive, must_be_proc, id_map, field) = match source {
+        Source::Path { path, recursive, must_be_proc, id_map, field } => {
+            (*path, *recursive, *must_be_proc, *id_map, *field)
+        }
+        Source::Cgroup { path, field } => (*path, false, false, None, *field),
     };
     let what = || format!("{}: mount source {}", text(field), text(path));
     let tree = open_tree(CWD, path, clone_flags(recursive)).at(what)?;
     if must_be_proc && fstatfs(&tree).at(what)?.f_type != PROC_SUPER_MAGIC {
         let why = format!("{}: \"/proc\" cannot be mounted because it is not of type proc", text(field));
         return Err(Error::new(ErrorKind::InvalidSpec, why));
+    }
+    if let Some(id_map) = id_map {
+        let of_init;
+        let namespace = match id_map.by {
+            Ids::Own(at) => opened.id_maps.get(at).ok_or(Errno::BADF).at(what)?,
+            Ids::Container => {
+                of_init = idmap::of(opened.proc.as_fd(), init)?;
+                &of_init
+            }
+        };
+        mount_idmap(&tree, id_map.recursive, namespace).at(|| format!("{}: map ids", what()))?;
     }
     Ok(tree)
 }

@@ -259,6 +259,10 @@ pub(crate) fn explain_process(process: &orlop_init::Process<'_>, name: &str, fai
             return Error::new(ErrorKind::Os, format!("exec: \"{name}\": executable file not found in $PATH"));
         }
         Step::NotExecutable if failure.errno == Errno::NOENT => format!("exec: \"{name}\": stat {name}"),
+        // execve says EACCES of a directory, too, and the engines' exit status of 126 rests on that phrase.
+        Step::NotExecutable if failure.errno == Errno::ISDIR => {
+            return Error::os(format!("exec: \"{name}\": is a directory"), Errno::ACCESS);
+        }
         Step::NotExecutable => format!("exec: \"{name}\""),
         Step::Exec => format!("exec {name}"),
         Step::MakeCwd => format!("mkdir {cwd} (the working directory)"),

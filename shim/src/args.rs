@@ -1,5 +1,7 @@
 //! The command line, as containerd writes it: Go's flags, with one dash or two, and one word.
 
+use crate::log;
+
 /// What is to be done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Action {
@@ -29,8 +31,8 @@ pub struct Args {
     pub id: String,
     /// The bundle, for `delete`.
     pub bundle: String,
-    /// Say more.
-    pub debug: bool,
+    /// How important the daemon's words have to be, as in [`log`](crate::log).
+    pub level: i32,
 }
 
 impl Args {
@@ -40,6 +42,7 @@ impl Args {
     /// What is wrong, in a sentence.
     pub fn parse<S: AsRef<str>>(arguments: impl IntoIterator<Item = S>) -> Result<Self, String> {
         let mut args = Self::default();
+        let mut level = String::new();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let argument = argument.as_ref();
@@ -66,13 +69,15 @@ impl Args {
                     continue;
                 }
                 "debug" => {
-                    args.debug = is_true;
+                    args.level = if is_true { log::DEBUG } else { log::INFO };
                     continue;
                 }
                 "namespace" => Some(&mut args.namespace),
                 "address" => Some(&mut args.address),
                 "id" => Some(&mut args.id),
                 "bundle" => Some(&mut args.bundle),
+                // Of `start` to its daemon.
+                "log-level" => Some(&mut level),
                 "publish-binary" | "socket" => None,
                 _ => return Err(format!("flag provided but not defined: -{name}")),
             };
@@ -80,6 +85,9 @@ impl Args {
             if let Some(place) = place {
                 *place = given;
             }
+        }
+        if !level.is_empty() {
+            args.level = level.parse().map_err(|_| format!("-log-level: not a number: {level:?}"))?;
         }
         Ok(args)
     }
@@ -114,12 +122,13 @@ mod tests {
             address: "/run/c.sock".into(),
             id: "c1".into(),
             bundle: "/b".into(),
-            debug: true,
+            level: log::DEBUG,
         };
         assert_eq!(args, Ok(want));
         assert_eq!(Args::parse(["-v"]).unwrap().action, Action::Version);
         assert_eq!(Args::parse(["-info"]).unwrap().action, Action::Info);
-        for bad in [&["-id"][..], &["-nope", "x"], &["stop"]] {
+        assert_eq!(Args::parse(["-log-level=-8"]).unwrap().level, -8);
+        for bad in [&["-id"][..], &["-nope", "x"], &["stop"], &["-log-level", "loud"]] {
             assert!(Args::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -1,9 +1,11 @@
 //! Bytes between a process's pipes, or its terminal, and the FIFOs of an engine: moved by splice(2), never through our
-//! memory. A reader that does not read holds up its own stream, and nothing else.
+//! memory, but for a terminal's on their way to a file. A reader that does not read holds up its own stream, and nothing
+//! else.
 
 use std::time::{Duration, Instant};
 
 use orlop_sys::rustix::event::{PollFd, PollFlags, Timespec, poll};
+use orlop_sys::rustix::io::{read, write};
 use orlop_sys::rustix::pipe::{SpliceFlags, splice};
 use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
 
@@ -23,6 +25,8 @@ pub enum Way {
     In,
     /// From it.
     Out,
+    /// From it, to a file that is appended to, which splice(2) refuses.
+    Append,
 }
 
 /// One stream.
@@ -63,6 +67,9 @@ impl Stream {
     }
 
     fn turn(&self) -> Turn {
+        if self.way == Way::Append {
+            return self.append();
+        }
         for _ in 0..TURNS {
             match splice(&self.source, None, &self.sink, None, CHUNK, SpliceFlags::NONBLOCK | SpliceFlags::MOVE) {
                 // EIO: the last one who had the terminal open is gone.
@@ -71,6 +78,26 @@ impl Stream {
                 Err(Errno::AGAIN) if is_ready(self.source.as_fd(), PollFlags::IN) => return Turn::Waits(Waits::Sink),
                 Err(Errno::AGAIN) => return Turn::Waits(Waits::Source),
                 // Nobody reads any more.
+                Err(_) => return Turn::Ended,
+            }
+        }
+        Turn::Again
+    }
+
+    fn append(&self) -> Turn {
+        let mut buffer = [0; 8 << 10];
+        for _ in 0..TURNS {
+            match read(&self.source, &mut buffer[..]) {
+                Ok(0) | Err(Errno::IO) => return Turn::Ended,
+                Ok(length) => {
+                    let mut rest = buffer.get(..length).unwrap_or_default();
+                    // A disk that is full loses lines; it must not stop whoever writes them.
+                    while let Ok(n @ 1..) = write(&self.sink, rest) {
+                        rest = rest.get(n..).unwrap_or_default();
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Turn::Waits(Waits::Source),
                 Err(_) => return Turn::Ended,
             }
         }
@@ -151,7 +178,7 @@ impl Streams {
             return;
         }
         copy.held = None;
-        if copy.way == Way::In || has_reader(copy.sink.as_fd()) {
+        if copy.way != Way::Out || has_reader(copy.sink.as_fd()) {
             *place = Place::Ended;
         } else {
             self.pause = LOOK.0;
@@ -212,7 +239,6 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orlop_sys::rustix::io::{read, write};
     use orlop_sys::rustix::pipe::{PipeFlags, pipe_with};
 
     fn pipe() -> (OwnedFd, OwnedFd) {

@@ -6,9 +6,7 @@ use orlop_sys::process::{adopt_fd, dead_child};
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
 use orlop_sys::rustix::io::write;
 use orlop_sys::rustix::net::{SocketAddrUnix, getsockname};
-use orlop_sys::rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, set_child_subreaper, waitid,
-};
+use orlop_sys::rustix::process::{Pid, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid};
 use orlop_sys::rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie, set_name};
 use orlop_sys::signalfd::Signals;
 use orlop_sys::{Errno, OwnedFd};
@@ -16,10 +14,11 @@ use orlop_sys::{Errno, OwnedFd};
 use crate::args::Args;
 use crate::copy::Streams;
 use crate::events::Events;
+use crate::log;
 use crate::poll::{Interest, Poll, Token};
 use crate::server::Server;
 use crate::service::Pending;
-use crate::start::{LISTENER, TTRPC_ADDRESS, read_file};
+use crate::start::{LISTENER, TTRPC_ADDRESS};
 use crate::task::{Containers, Drain, Exit};
 
 /// How long the last events may take when all else is over.
@@ -45,8 +44,8 @@ pub struct Daemon {
     pub(crate) memories: u32,
     /// Nothing is left to be done but to go.
     pub(crate) leaving: bool,
-    /// The last create was given up: what its hooks left running has no purpose.
-    pub(crate) given_up: bool,
+    /// What is less important than this is not said.
+    pub(crate) level: i32,
     signals: Signals,
     log: Option<OwnedFd>,
 }
@@ -56,31 +55,21 @@ pub struct Daemon {
 /// # Errors
 /// What the kernel refuses at the beginning.
 pub fn run(args: &Args) -> Result<(), Errno> {
+    orlop_sys::heap::give_back();
     // By the name under which people look for it; the file that we run from has none.
     let _ = set_name(c"containerd-shim");
     let listener = adopt_fd(LISTENER)?;
     orlop_sys::rustix::io::fcntl_setfd(&listener, orlop_sys::rustix::io::FdFlags::CLOEXEC)?;
     let address = std::env::var(TTRPC_ADDRESS).unwrap_or_default();
     let mut daemon = Daemon::new(listener, &args.namespace, &address)?;
+    daemon.level = args.level;
     // Containers inherit it: each shim's are alone on a core with hyperthreads.
     if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty())
         && let Err(e) = create_core_scheduling_cookie(getpid(), CoreSchedulingScope::ThreadGroup)
     {
-        daemon.log("warning", &format!("core scheduling: {}", orlop::error::describe(e)));
+        daemon.log(log::WARN, &format!("core scheduling: {}", orlop::error::describe(e)));
     }
     daemon.serve()
-}
-
-/// Kills all children.
-fn end_children() {
-    let pid = getpid().as_raw_nonzero();
-    let children = read_file(&format!("/proc/self/task/{pid}/children")).unwrap_or_default();
-    for child in String::from_utf8_lossy(&children).split_whitespace() {
-        if let Some(child) = child.parse().ok().and_then(Pid::from_raw) {
-            // Nobody but us reaps it, so it is this one, or dead.
-            let _ = kill_process(child, Signal::KILL);
-        }
-    }
 }
 
 impl Daemon {
@@ -105,7 +94,7 @@ impl Daemon {
             namespace: namespace.to_owned(),
             memories: 0,
             leaving: false,
-            given_up: false,
+            level: log::INFO,
             signals,
             log: None,
         })
@@ -119,9 +108,6 @@ impl Daemon {
             if self.leaving {
                 let until = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
                 if self.jobs.is_empty() && (self.events.is_empty() || until <= Instant::now()) {
-                    if self.given_up {
-                        end_children();
-                    }
                     self.server.unlink();
                     return Ok(());
                 }
@@ -188,7 +174,9 @@ impl Daemon {
                     // A job that was finished just now, a program that took output, or an orphan.
                     let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
                     self.loggers.retain(|(logger, _)| *logger != number);
-                    self.containers.forget_logger(number);
+                    if let Some((id, exec)) = self.containers.forget_logger(number) {
+                        self.lost_logger(&id, &exec);
+                    }
                 }
             }
         }
@@ -218,13 +206,15 @@ impl Daemon {
 
     /// Says something where containerd reads it: the FIFO `log` in the bundle that we were started in. Nobody reads while
     /// containerd is away, and then it is lost rather than waited for.
-    pub(crate) fn log(&mut self, level: &str, text: &str) {
+    pub(crate) fn log(&mut self, level: i32, text: &str) {
+        if level < self.level {
+            return;
+        }
         if self.log.is_none() {
             let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             self.log = openat(CWD, "log", flags, Mode::empty()).ok();
         }
-        let time = orlop::container::now();
-        let line = format!("time=\"{time}\" level={level} msg={text:?} namespace={:?}\n", self.namespace);
+        let line = log::line(level, text, &self.namespace);
         if let Some(log) = &self.log
             && matches!(write(log, line.as_bytes()), Err(Errno::PIPE))
         {

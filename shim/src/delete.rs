@@ -11,9 +11,10 @@ use crate::mounts::unmount_all;
 use crate::options::{self, Options};
 use crate::runtime::Runtime;
 use crate::start::read_file;
+use crate::task::{EXIT_FILE, Exit};
 use crate::wire::Message;
 
-/// 128 + SIGKILL: how a container ends whose daemon does not live to see it.
+/// 128 + SIGKILL: how a container ends whose daemon did not live to see it.
 const KILLED: u32 = 137;
 
 /// Cleans up. What is to be printed, and what should be told beside it.
@@ -37,7 +38,10 @@ pub fn delete(args: &Args) -> Result<(Vec<u8>, Vec<String>), String> {
     remove_socket(&bundle);
     let pid = read_file(&format!("{bundle}/init.pid")).unwrap_or_default();
     let pid = String::from_utf8_lossy(&pid).trim().parse().unwrap_or(0u32);
-    let answer = Message::new().number(1, pid).number(2, KILLED).message(3, &Time::now().message());
+    let exit = read_file(&format!("{bundle}/{EXIT_FILE}")).unwrap_or_default();
+    let exit = std::str::from_utf8(&exit).ok().and_then(Exit::parse);
+    let exit = exit.unwrap_or_else(|| Exit { status: KILLED, at: Time::now() });
+    let answer = Message::new().number(1, pid).number(2, exit.status).message(3, &exit.at.message());
     Ok((answer.0, done.notes))
 }
 

@@ -84,7 +84,7 @@ pub struct Stdio {
 #[derive(Debug, Default)]
 struct Ends {
     input: Option<(OwnedFd, OwnedFd)>,
-    output: Option<(OwnedFd, Option<OwnedFd>)>,
+    output: Option<(Way, OwnedFd, Option<OwnedFd>)>,
 }
 
 fn failed(uri: &str) -> impl Fn(Errno) -> Status {
@@ -160,16 +160,18 @@ impl Stdio {
         }
         match stdout {
             Place::Nowhere => {}
-            Place::Fifo(path) => {
-                let (reader, writer) = fifo(path).map_err(failed(path))?;
-                ends.output = Some((writer, Some(reader)));
-            }
-            Place::File(path) => ends.output = Some((file(path).map_err(failed(path))?, None)),
+            Place::Fifo(path) => match fifo(path) {
+                Ok((reader, writer)) => ends.output = Some((Way::Out, writer, Some(reader))),
+                Err(Errno::NOTUNIQ) => ends.output = Some((Way::Append, file(path).map_err(failed(path))?, None)),
+                Err(e) => return Err(failed(path)(e)),
+            },
+            Place::File(path) => ends.output = Some((Way::Append, file(path).map_err(failed(path))?, None)),
             Place::Binary(binary) => {
                 let (out_reader, out) = pipe(Owner::default()).map_err(failed("pipe"))?;
                 let (err_reader, _) = pipe(Owner::default()).map_err(failed("pipe"))?;
                 self.logger = Some(Logger { binary: binary.clone(), streams: [out_reader, err_reader] });
-                ends.output = Some((out, None));
+                nonblocking(&out).map_err(failed("pipe"))?;
+                ends.output = Some((Way::Out, out, None));
             }
         }
         self.terminal = Some(ends);
@@ -178,7 +180,8 @@ impl Stdio {
 
     /// What the parent keeps: the streams, and the ends that wait for a terminal. The process has its own by now.
     pub fn into_ours(self) -> Ours {
-        Ours { streams: self.streams, terminal: self.terminal, has_input: self.has_input }
+        let spare = self.logger.into_iter().flat_map(|logger| logger.streams).collect();
+        Ours { streams: self.streams, terminal: self.terminal, has_input: self.has_input, spare }
     }
 
     /// What is to be started before the process.
@@ -205,6 +208,14 @@ pub struct Ours {
     terminal: Option<Ends>,
     /// The first of them is input.
     pub has_input: bool,
+    /// What a logging program reads, held so that its death is not that of the process.
+    pub spare: Vec<OwnedFd>,
+}
+
+/// Lets what is written to a pipe go nowhere, now that the program that read it is dead.
+pub fn to_nowhere(reader: OwnedFd) -> Result<Stream, Errno> {
+    nonblocking(&reader)?;
+    Ok(Stream::new(Way::Out, reader, null()?, None))
 }
 
 impl Ours {
@@ -216,8 +227,8 @@ impl Ours {
             self.streams.push(Stream::new(Way::In, reader, fcntl_dupfd_cloexec(master, 3)?, Some(writer)));
             self.has_input = true;
         }
-        if let Some((sink, held)) = ends.output {
-            self.streams.push(Stream::new(Way::Out, fcntl_dupfd_cloexec(master, 3)?, sink, held));
+        if let Some((way, sink, held)) = ends.output {
+            self.streams.push(Stream::new(way, fcntl_dupfd_cloexec(master, 3)?, sink, held));
         }
         Ok(())
     }
@@ -284,11 +295,23 @@ impl Logger {
 fn pipe(owner: Owner) -> Result<(OwnedFd, OwnedFd), Errno> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     if owner != Owner::default() {
-        let (uid, gid) = (orlop_sys::fs::Uid::from_raw(owner.uid), orlop_sys::fs::Gid::from_raw(owner.gid));
         // One inode has both ends.
-        orlop_sys::fs::fchown(&reader, Some(uid), Some(gid))?;
+        give(&reader, owner)?;
     }
     Ok((reader, writer))
+}
+
+/// Gives those of this process's own streams that are pipes to somebody else: for a job, which has a container's.
+pub fn give_own(owner: Owner) -> Result<(), Errno> {
+    use orlop_sys::rustix::stdio::{stderr, stdin, stdout};
+    let is_pipe =
+        |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    [stdin(), stdout(), stderr()].iter().filter(|fd| is_pipe(fd)).try_for_each(|pipe| give(pipe, owner))
+}
+
+fn give(pipe: &impl AsFd, owner: Owner) -> Result<(), Errno> {
+    let (uid, gid) = (orlop_sys::fs::Uid::from_raw(owner.uid), orlop_sys::fs::Gid::from_raw(owner.gid));
+    orlop_sys::fs::fchown(pipe, Some(uid), Some(gid))
 }
 
 fn null() -> Result<OwnedFd, Errno> {

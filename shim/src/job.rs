@@ -73,32 +73,31 @@ impl Job {
         Ok(Self { pid: child.pid, socket: ours })
     }
 
-    /// What it said; it has ended.
-    pub fn outcome(self) -> Outcome {
-        let died = || Status::new(Code::Unknown, "the runtime died unexpectedly");
+    /// What it said; it has ended. `None` if it died without a word.
+    pub fn outcome(self) -> Option<Outcome> {
         let mut text = vec![0; MAX_TEXT + 16];
         let mut space = [MaybeUninit::uninit(); orlop_sys::rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received =
             recvmsg(&self.socket, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
-        let received = received.map_err(|_| died())?;
+        let received = received.ok()?;
         let terminal = ancillary.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
         let message = text.get(..received.bytes).unwrap_or_default();
-        let [code, flag, p0, p1, p2, p3, l0, l1, l2, l3, text @ ..] = message else { return Err(died()) };
+        let [code, flag, p0, p1, p2, p3, l0, l1, l2, l3, text @ ..] = message else { return None };
         let text = String::from_utf8_lossy(text).into_owned();
         if *code != 0 {
-            return Err(Status::new(code_of(*code), text));
+            return Some(Err(Status::new(code_of(*code), text)));
         }
-        Ok(Done {
+        Some(Ok(Done {
             pid: u32::from_le_bytes([*p0, *p1, *p2, *p3]),
             logger: u32::from_le_bytes([*l0, *l1, *l2, *l3]),
             terminal,
             flag: *flag != 0,
             notes: text.lines().map(str::to_owned).collect(),
-        })
+        }))
     }
 }
 

@@ -3,21 +3,31 @@
 
 use std::ffi::CString;
 
+use orlop::path::clean;
 use orlop::plan::mount_options::{self, Options};
+use orlop_sys::clone::flag;
 use orlop_sys::fs::{Links, Missing, Root};
+use orlop_sys::loops;
 use orlop_sys::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, attr,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_setattr, move_mount,
-    open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, attr, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
+    mount_idmap, mount_setattr, move_mount, open_tree, unmount,
 };
-use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
+use orlop_sys::process::{setns, unshare};
+use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use orlop_sys::rustix::process::chdir;
 use orlop_sys::{AsFd, AsRawFd, Errno, OwnedFd};
 
+use crate::start::read_file;
 use crate::ttrpc::{Code, Status};
+
+mod helper;
+mod idmap;
 
 /// The longest value that the kernel takes for one option, without its NUL.
 const LONGEST: usize = 255;
+/// How often a free loop device is looked for, while others do the same.
+const TRIES: usize = 100;
 
 /// A mount, as an engine asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,20 +42,31 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
+/// Why a mount failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why(pub String);
+
+impl From<Errno> for Why {
+    fn from(errno: Errno) -> Self {
+        Self(orlop::error::describe(errno))
+    }
+}
+
 /// Mounts all on `rootfs`, or nothing.
 pub fn mount_all(mounts: &[Mount], rootfs: &str) -> Result<(), Status> {
-    for (done, mount) in mounts.iter().enumerate() {
-        if let Err(errno) = mount.on(rootfs) {
-            if done > 0 {
-                unmount_all(rootfs);
+    let mut done = Vec::new();
+    for mount in mounts {
+        match mount.on(rootfs) {
+            Ok(mounted) => done.push(mounted),
+            Err(Why(why)) => {
+                for mounted in done.iter().rev() {
+                    // There is nobody to be told of a second failure. The path leads to the mount itself.
+                    let _ = unmount(path_of(mounted), UnmountFlags::DETACH);
+                }
+                let Mount { source, kind, .. } = mount;
+                let text = format!("failed to mount rootfs component: mount {source} ({kind}) on {rootfs}: {why}");
+                return Err(Status::new(Code::Unknown, text));
             }
-            let text = format!(
-                "failed to mount rootfs component: mount {} ({}) on {rootfs}: {}",
-                mount.source,
-                mount.kind,
-                orlop::error::describe(errno)
-            );
-            return Err(Status::new(Code::Unknown, text));
         }
     }
     Ok(())
@@ -61,33 +82,115 @@ pub fn unmount_all(rootfs: &str) -> bool {
         }
         found = true;
     }
+    // What was mounted below it went with it; without it, something may be mounted there all the same, if there is a
+    // place for that. Mostly there is none.
+    if std::fs::read_dir(rootfs).is_ok_and(|mut entries| entries.next().is_some()) {
+        let table = read_file("/proc/self/mountinfo").unwrap_or_default();
+        for point in below(&String::from_utf8_lossy(&table), rootfs).iter().rev() {
+            found |= unmount(point.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok();
+        }
+    }
     found
 }
 
-impl Mount {
-    fn on(&self, rootfs: &str) -> Result<(), Errno> {
-        let options = mount_options::parse(self.options.iter().map(String::as_str));
-        if options.id_map.is_some() || self.kind.starts_with("fuse") || self.kind.starts_with("mount.") {
-            return Err(Errno::OPNOTSUPP);
+/// The mount points below a directory, as /proc/self/mountinfo has them, in its order.
+fn below(table: &str, directory: &str) -> Vec<String> {
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    points.filter(|point| point.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))).collect()
+}
+
+/// Blanks, tabs, line feeds and backslashes are `\040` and the like in mountinfo.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .into_iter()
+        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
+}
+
+/// A path that leads to where a descriptor stands.
+fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// A mount's options, sorted out: those that are the shim's to heed, and the rest.
+#[derive(Debug, Default)]
+struct Words<'a> {
+    /// The source is a file, which is to be a device.
+    is_loop: bool,
+    /// That device shall keep no second copy of the file's pages.
+    is_direct: bool,
+    /// How users are to be seen: both or none.
+    uid_map: Option<&'a str>,
+    gid_map: Option<&'a str>,
+    rest: Options<'a>,
+}
+
+impl<'a> Words<'a> {
+    fn of(options: &'a [String]) -> Result<Self, Why> {
+        let mut words = Self::default();
+        let mut rest = Vec::with_capacity(options.len());
+        for option in options {
+            match option.as_str() {
+                "loop" => words.is_loop = true,
+                "direct-io" => words.is_direct = true,
+                // What containerd's parts tell one another; no file system knows it.
+                word if word.starts_with("X-containerd.") => {}
+                word => match (word.strip_prefix("uidmap="), word.strip_prefix("gidmap=")) {
+                    (None, None) => rest.push(word),
+                    (uid, gid) => {
+                        words.uid_map = uid.or(words.uid_map);
+                        words.gid_map = gid.or(words.gid_map);
+                    }
+                },
+            }
         }
-        let root = openat(CWD, rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let place = match self.target.trim_matches('/') {
-            "" => root,
-            target => {
-                let target = CString::new(format!("/{target}")).map_err(|_| Errno::INVAL)?;
-                Root::new(root.as_fd()).place(&target, Missing::Directory, Links::Follow)?
-            }
-        };
+        if words.is_direct && !words.is_loop {
+            rest.push("direct-io");
+        }
+        words.rest = mount_options::parse(rest);
+        match words.rest.id_map {
+            Some(_) => Err(Why("idmap, ridmap: id maps are told by uidmap= and gidmap=".to_owned())),
+            None => Ok(words),
+        }
+    }
+
+    /// A user namespace with the maps, if there are any.
+    fn user_namespace(&self) -> Result<Option<OwnedFd>, Why> {
+        match (self.uid_map, self.gid_map) {
+            (None, None) => Ok(None),
+            (Some(uid), Some(gid)) => idmap::user_namespace(uid, gid).map(Some),
+            _ => Err(Why("uidmap= and gidmap= go together".to_owned())),
+        }
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.rest.attr.set & attr::RDONLY != 0
+    }
+}
+
+impl Mount {
+    /// Mounts it. Where it stands, by its root.
+    fn on(&self, rootfs: &str) -> Result<OwnedFd, Why> {
+        let place = self.place(rootfs)?;
+        if let Some((program, kind)) = helper::of(&self.kind) {
+            return helper::mount(program, kind, &self.source, &self.options, &place);
+        }
+        let words = Words::of(&self.options)?;
+        let options = &words.rest;
+        let users = words.user_namespace()?;
         let mount = if options.bind.is_some() || self.kind == "bind" {
-            let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            if options.bind == Some(true) {
-                flags |= OpenTreeFlags::AT_RECURSIVE;
-            }
-            open_tree(CWD, self.source.as_str(), flags)?
+            clone_of(&self.source, options.bind == Some(true))?
         } else {
-            match self.make(&options) {
+            let made = match &users {
+                Some(users) if self.kind == "overlay" => self.make_upon_mapped(&words, users),
+                _ => self.make(&words),
+            };
+            match made {
                 // Before Linux 6.5 overlay knows no `lowerdir+`.
-                Err(Errno::INVAL) if self.kind == "overlay" => return overlay_by_names(&options, &place),
+                Err(Errno::INVAL) if self.kind == "overlay" && users.is_none() => {
+                    overlay_by_names(options, &place)?;
+                    // Through the parent's name the place is looked up anew, and is the new mount's root.
+                    return Ok(openat(CWD, real_path(&place)?, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+                }
                 made => made?,
             }
         };
@@ -96,15 +199,54 @@ impl Mount {
                 mount_setattr(&mount, recursive, attr)?;
             }
         }
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(&mount, "", &place, "", flags)
+        if let Some(users) = users.filter(|_| self.kind != "overlay") {
+            mount_idmap(&mount, options.bind == Some(true), users)?;
+        }
+        attach(&mount, &place)?;
+        Ok(mount)
+    }
+
+    /// The directory to mount on, made if it is missing. Links in the image lead nowhere else than into it.
+    fn place(&self, rootfs: &str) -> Result<OwnedFd, Errno> {
+        let root = openat(CWD, rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        match clean(&self.target).as_str() {
+            "/" => Ok(root),
+            target => {
+                let target = CString::new(target).map_err(|_| Errno::INVAL)?;
+                Root::new(root.as_fd()).place(&target, Missing::Directory, Links::Follow)
+            }
+        }
+    }
+
+    /// An overlay whose layers' owners are seen through the maps of `users`. In a mount namespace of its own, where the
+    /// name of each layer leads to its mapped clone, and which ends with this call.
+    fn make_upon_mapped(&self, words: &Words<'_>, users: &OwnedFd) -> Result<OwnedFd, Errno> {
+        let here = openat(CWD, "/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        unshare(flag::NEWNS)?;
+        let make = || {
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            let lower = words.rest.data.iter().find_map(|(key, value)| value.filter(|_| *key == "lowerdir"));
+            for layer in split_layers(lower.ok_or(Errno::INVAL)?) {
+                let mapped = clone_of(&layer, false)?;
+                mount_idmap(&mapped, false, users)?;
+                let place = openat(CWD, layer.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                attach(&mapped, &place)?;
+            }
+            self.make(words)
+        };
+        let made = make();
+        setns(here.as_fd(), flag::NEWNS)?;
+        made
     }
 
     /// A new mount of a file system, attached to nothing.
-    fn make(&self, options: &Options<'_>) -> Result<OwnedFd, Errno> {
+    fn make(&self, words: &Words<'_>) -> Result<OwnedFd, Errno> {
+        let options = &words.rest;
         let context = fsopen(self.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
-        if !self.source.is_empty() {
-            fsconfig_set_string(context.as_fd(), "source", self.source.as_str())?;
+        let device = words.is_loop.then(|| Loop::attach(&self.source, words)).transpose()?;
+        let source = device.as_ref().map_or(self.source.as_str(), |device| &device.path);
+        if !source.is_empty() {
+            fsconfig_set_string(context.as_fd(), "source", source)?;
         }
         // Long paths are told by a descriptor's, which has to live until all is told.
         let mut held = Vec::new();
@@ -113,16 +255,13 @@ impl Mount {
                 return Ok(path.to_owned());
             }
             let fd = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            let short = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            let short = path_of(&fd);
             held.push(fd);
             Ok(short)
         };
         for (key, value) in &options.data {
             let set = |key: &str, value: &str| fsconfig_set_string(context.as_fd(), key, value);
             match (*key, *value) {
-                // Ours to heed, or to pass over.
-                (key, _) if key.starts_with("X-containerd.") => {}
-                ("loop", _) => return Err(Errno::OPNOTSUPP),
                 (key, None) => fsconfig_set_flag(context.as_fd(), key)?,
                 ("lowerdir", Some(layers)) if self.kind == "overlay" && layers.len() > LONGEST => {
                     // Linux 6.5.
@@ -137,12 +276,59 @@ impl Mount {
         for flag in &options.flags {
             fsconfig_set_flag(context.as_fd(), *flag)?;
         }
-        if options.attr.set & attr::RDONLY != 0 && self.kind != "overlay" {
+        if words.is_read_only() && self.kind != "overlay" {
             // The file system itself too: else it can't be opened on a device that is read-only.
             fsconfig_set_flag(context.as_fd(), "ro")?;
         }
         fsconfig_create(context.as_fd())?;
         fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    }
+}
+
+/// A detached copy of the mount that `source` is on, from there on.
+fn clone_of(source: &str, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, source, flags)
+}
+
+fn attach(mount: &OwnedFd, place: &OwnedFd) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", place, "", flags)
+}
+
+/// The path of a place, as it is now.
+fn real_path(place: &OwnedFd) -> Result<CString, Errno> {
+    readlinkat(CWD, path_of(place), Vec::new())
+}
+
+/// A loop device, which is there as long as it is open or mounted.
+#[derive(Debug)]
+struct Loop {
+    path: String,
+    _device: OwnedFd,
+}
+
+impl Loop {
+    fn attach(file: &str, words: &Words<'_>) -> Result<Self, Errno> {
+        let (access, mut flags) =
+            if words.is_read_only() { (OFlags::RDONLY, loops::flag::READ_ONLY) } else { (OFlags::RDWR, 0) };
+        flags |= loops::flag::AUTOCLEAR | if words.is_direct { loops::flag::DIRECT_IO } else { 0 };
+        let open = |path: &str, access| openat(CWD, path, access | OFlags::CLOEXEC, Mode::empty());
+        let file = open(file, access)?;
+        let control = open("/dev/loop-control", OFlags::RDWR)?;
+        for _ in 0..TRIES {
+            let path = format!("/dev/loop{}", loops::free(&control)?);
+            let device = open(&path, access)?;
+            match loops::configure(&device, &file, flags) {
+                // Somebody was faster.
+                Err(Errno::BUSY) => {}
+                done => return done.map(|()| Self { path, _device: device }),
+            }
+        }
+        Err(Errno::BUSY)
     }
 }
 
@@ -164,7 +350,7 @@ fn overlay_by_names(options: &Options<'_>, place: &OwnedFd) -> Result<(), Errno>
         }
     }
     let data = CString::new(data).map_err(|_| Errno::INVAL)?;
-    let target = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let target = path_of(place);
     let words = [
         (attr::RDONLY, MountFlags::RDONLY),
         (attr::NOSUID, MountFlags::NOSUID),
@@ -247,10 +433,9 @@ mod tests {
     #[test]
     #[allow(clippy::disallowed_methods, reason = "the paths are the test's own")]
     fn a_kernel_that_does_not_know_lowerdir_plus_has_its_overlay_too() {
-        use orlop_sys::mount::{MountPropagationFlags, mount_change};
         use std::fs;
         if !orlop_sys::rustix::process::geteuid().is_root() {
-            return println!("skipped: needs root");
+            return println!("SKIP: needs root");
         }
         let dir = std::path::PathBuf::from(format!("/tmp/orlop-overlay-{}", std::process::id()));
         let layers: Vec<_> = (0..40).map(|n| dir.join(format!("{n}:{}", "long".repeat(20)))).collect();
@@ -271,7 +456,7 @@ mod tests {
         ];
         assert!(words[0].len() > 4096);
         // A mount namespace, and a working directory, of this thread's own.
-        orlop_sys::process::unshare(orlop_sys::clone::flag::NEWNS).unwrap();
+        unshare(flag::NEWNS).unwrap();
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
         let place = openat(CWD, path("root"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
         let options = mount_options::parse(words.iter().map(String::as_str));

@@ -89,7 +89,7 @@ mod tests {
         let dir = dir(&format!("/orlop-shim-oom-{}", std::process::id()), "memory");
         let scratch = Scratch(dir.full());
         if let Err(error) = mkdir(&scratch.0, Mode::from_raw_mode(0o755)) {
-            println!("skipped: mkdir {}: {error}", scratch.0);
+            println!("SKIP: mkdir {}: {error}", scratch.0);
             return;
         }
         let mut watch = Watch::new(&Cgroup::open(&Record(vec![dir])).unwrap()).unwrap().unwrap();

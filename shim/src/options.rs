@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::io::Owner;
 use crate::message::{Any, GenericOptions, RuncOptions};
+use crate::toml::{self, Value};
 use crate::ttrpc::{Code, Status};
 
 /// Where the state of containers is, below which each namespace has its directory.
@@ -34,13 +35,20 @@ pub struct Options {
     pub binary_name: String,
 }
 
+fn invalid(name: &str, why: &str) -> Status {
+    Status::new(Code::InvalidArgument, format!("{name}: {why}"))
+}
+
 impl Options {
-    /// Reads what an engine sent. Options of a type that is not known are none.
-    pub fn read(any: &Any<'_>) -> Result<Self, Status> {
+    /// Reads what an engine sent; `None` if it is of a type that is not known.
+    ///
+    /// # Errors
+    /// What can't be understood, by its name.
+    pub fn read(any: &Any<'_>) -> Result<Option<Self>, Status> {
         match any.type_url.rsplit('/').next().unwrap_or_default() {
             "containerd.runc.v1.Options" => {
                 let o = RuncOptions::read(any.value)?;
-                Ok(Self {
+                Ok(Some(Self {
                     root: o.root.to_owned(),
                     shim_cgroup: o.shim_cgroup.to_owned(),
                     no_pivot_root: o.no_pivot_root,
@@ -49,51 +57,57 @@ impl Options {
                     io_uid: o.io_uid,
                     io_gid: o.io_gid,
                     binary_name: o.binary_name.to_owned(),
-                })
+                }))
             }
             "runtimeoptions.v1.Options" => {
                 let o = GenericOptions::read(any.value)?;
                 if !o.config_body.is_empty() {
-                    let text = std::str::from_utf8(o.config_body);
-                    return Ok(Self::from_toml(text.map_err(|_| crate::wire::Malformed)?));
+                    let text = std::str::from_utf8(o.config_body).map_err(|_| crate::wire::Malformed)?;
+                    return Self::from_toml("config_body", text).map(Some);
                 }
                 if o.config_path.is_empty() {
-                    return Ok(Self::default());
+                    return Ok(Some(Self::default()));
                 }
-                let bytes = crate::start::read_file(o.config_path).map_err(|e| {
-                    let text = format!("{}: {}", o.config_path, orlop::error::describe(e));
-                    Status::new(Code::InvalidArgument, text)
-                })?;
-                Ok(Self::from_toml(&String::from_utf8_lossy(&bytes)))
+                let bytes = crate::start::read_file(o.config_path)
+                    .map_err(|e| invalid(o.config_path, &orlop::error::describe(e)))?;
+                Self::from_toml(o.config_path, &String::from_utf8_lossy(&bytes)).map(Some)
             }
-            _ => Ok(Self::default()),
+            _ => Ok(None),
         }
     }
 
-    /// The words that containerd's own configuration has for them: `Key = value` on lines of their own, strings and
-    /// booleans. What is not ours is passed over.
-    fn from_toml(text: &str) -> Self {
+    /// The words that containerd's own configuration has for them. What is not ours is passed over.
+    fn from_toml(name: &str, text: &str) -> Result<Self, Status> {
         let mut options = Self::default();
-        for line in text.lines() {
-            let Some((key, value)) = line.split_once('=') else { continue };
-            let value = value.trim();
-            let quoted = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.split(quote).next());
-            let string = || quoted('"').or_else(|| quoted('\'')).unwrap_or_default().to_owned();
-            let flag = value.split('#').next().is_some_and(|value| value.trim() == "true");
-            let number = || value.split('#').next().and_then(|value| value.trim().parse().ok()).unwrap_or_default();
-            match key.trim() {
-                "Root" => options.root = string(),
-                "ShimCgroup" => options.shim_cgroup = string(),
-                "BinaryName" => options.binary_name = string(),
-                "NoPivotRoot" => options.no_pivot_root = flag,
-                "NoNewKeyring" => options.no_new_keyring = flag,
-                "SystemdCgroup" => options.systemd_cgroup = flag,
-                "IoUid" => options.io_uid = number(),
-                "IoGid" => options.io_gid = number(),
+        let settings = toml::settings(text).map_err(|line| invalid(name, &format!("line {line}: not TOML")))?;
+        for (key, value) in settings {
+            let wrong = |what: &str| invalid(name, &format!("{key}: not {what}"));
+            let (mut text, mut flag, mut number) = (None, None, None);
+            match key.as_str() {
+                "Root" => text = Some(&mut options.root),
+                "ShimCgroup" => text = Some(&mut options.shim_cgroup),
+                "BinaryName" => text = Some(&mut options.binary_name),
+                "NoPivotRoot" => flag = Some(&mut options.no_pivot_root),
+                "NoNewKeyring" => flag = Some(&mut options.no_new_keyring),
+                "SystemdCgroup" => flag = Some(&mut options.systemd_cgroup),
+                "IoUid" => number = Some(&mut options.io_uid),
+                "IoGid" => number = Some(&mut options.io_gid),
+                // For checkpoints, which are refused (CriuPath, CriuImagePath, CriuWorkPath), or somebody else's.
+                _ => {}
+            }
+            match (text, flag, number, value) {
+                (Some(text), _, _, Value::Text(value)) => *text = value,
+                (_, Some(flag), _, Value::Flag(value)) => *flag = value,
+                (_, _, Some(number), Value::Number(value)) => {
+                    *number = u32::try_from(value).map_err(|_| wrong("an id"))?;
+                }
+                (Some(_), ..) => return Err(wrong("a string")),
+                (_, Some(_), ..) => return Err(wrong("a boolean")),
+                (_, _, Some(_), _) => return Err(wrong("an id")),
                 _ => {}
             }
         }
-        options
+        Ok(options)
     }
 
     /// The state root of a namespace.
@@ -136,20 +150,35 @@ mod tests {
         let runc = Message::new().flag(1, true).number(4, 7u32).text(7, "/r/");
         let read = |url: &str, value: &[u8]| {
             let any = crate::message::any(url, value);
-            Options::read(&Any::read(&any.0).unwrap()).unwrap()
+            Options::read(&Any::read(&any.0).unwrap())
         };
-        let options = read("containerd.runc.v1.Options", &runc.0);
+        // CriuPath and what stands beyond systemd_cgroup is passed over.
+        let runc = runc.text(8, "/usr/bin/criu").text(10, "/i").text(11, "/w").text(12, "unix:///t").number(13, 3u32);
+        let options = read("containerd.runc.v1.Options", &runc.0).unwrap().unwrap();
         assert!(options.no_pivot_root && options.owner().uid == 7);
         assert_eq!(options.root("k8s.io"), "/r/k8s.io");
 
-        let toml = b"# comment\nRoot = \"/x\" # why\nSystemdCgroup = true\n[other]\nIoGid=3\n";
-        let generic = Message::new().text(1, "t").bytes(3, toml);
-        let options = read("types.containerd.io/runtimeoptions.v1.Options", &generic.0);
-        assert!(options.systemd_cgroup && options.root == "/x" && options.io_gid == 3);
+        let generic = |toml: &str| {
+            let generic = Message::new().text(1, "t").bytes(3, toml.as_bytes());
+            read("types.containerd.io/runtimeoptions.v1.Options", &generic.0)
+        };
+        let toml = "# comment\nRoot = \"/x\" # why\nSystemdCgroup = true\nIoGid=3\nCriuPath = 7\n[other]\nIoUid = 5\n";
+        let options = generic(toml).unwrap().unwrap();
+        assert!(options.systemd_cgroup && options.root == "/x" && (options.io_uid, options.io_gid) == (0, 3));
         assert_eq!(options.check().unwrap_err().code, Code::Unimplemented);
         assert_eq!(Options { binary_name: "runc".into(), ..options }.check(), Ok(()));
+        for (toml, why) in [
+            ("Root = 7", "config_body: Root: not a string"),
+            ("\nSystemdCgroup = \"true\"", "config_body: SystemdCgroup: not a boolean"),
+            ("IoUid = -1", "config_body: IoUid: not an id"),
+            ("Root", "config_body: line 1: not TOML"),
+        ] {
+            assert_eq!(generic(toml).unwrap_err(), Status::new(Code::InvalidArgument, why));
+        }
 
-        assert_eq!(read("something.else", b"\xff"), Options::default());
+        assert_eq!(read("something.else", b"\xff"), Ok(None));
+        let nothing = read("runtimeoptions.v1.Options", b"").unwrap();
+        assert_eq!(nothing, Some(Options::default()));
         assert_eq!(Options::default().root("default"), "/run/containerd/orlop/default");
     }
 }

@@ -19,11 +19,12 @@ use orlop_sys::rustix::process::{getpid, set_child_subreaper};
 use orlop_sys::{Errno, OwnedFd};
 use serde::Deserialize;
 
-use crate::io::Stdio;
+use crate::io::{self, Owner, Stdio};
 use crate::job::{self, Done, Outcome};
 use crate::mounts::{self, Mount};
 use crate::options::{self, Options};
 use crate::start::{read_file, write_file};
+use crate::task;
 use crate::ttrpc::{Code, Status};
 
 /// See the [module](self).
@@ -59,6 +60,11 @@ fn number(pid: orlop_sys::rustix::process::Pid) -> u32 {
 }
 
 impl Runtime<'_> {
+    /// Where the root file system is mounted, if it is ours to mount.
+    pub fn rootfs(&self) -> String {
+        format!("{}/rootfs", self.bundle)
+    }
+
     fn root(&self) -> String {
         self.options.root(self.namespace)
     }
@@ -73,7 +79,9 @@ impl Runtime<'_> {
         let kept = serde_json::to_vec(self.options).unwrap_or_default();
         let file = format!("{}/{}", self.bundle, options::FILE);
         write_file(&file, &kept).map_err(failed(&file))?;
-        let rootfs = format!("{}/rootfs", self.bundle);
+        // Of an earlier container in the same bundle, if there is one.
+        let _ = unlinkat(CWD, format!("{}/{}", self.bundle, task::EXIT_FILE), AtFlags::empty());
+        let rootfs = self.rootfs();
         mounts::mount_all(mounts, &rootfs)?;
         let created = self.create_on(stdio, terminal);
         if created.is_err() && !mounts.is_empty() {
@@ -85,6 +93,7 @@ impl Runtime<'_> {
     fn create_on(&self, stdio: &Stdio, terminal: bool) -> Outcome {
         let path = format!("{}/config.json", self.bundle);
         let config = read_file(&path).map_err(failed(&path))?;
+        self.own_pipes(&config);
         let logger = self.start_logger(stdio)?;
         let pid_file = format!("{}/init.pid", self.bundle);
         if let Some(other) = self.other() {
@@ -124,6 +133,22 @@ impl Runtime<'_> {
         Ok(Done { pid, logger, terminal, flag: own, notes })
     }
 
+    /// Gives the pipes to the root of the container's user namespace if the engine named no owner: from inside, where
+    /// the host's root has no id, they can't be given to the user. Best effort: without, only /dev/stdout and the like
+    /// can't be opened again.
+    fn own_pipes(&self, config: &[u8]) {
+        const FIELD: &[u8] = b"\"uidMappings\"";
+        // Most containers have none, and need not be read twice.
+        if self.options.owner() != Owner::default() || !config.windows(FIELD.len()).any(|bytes| bytes == FIELD) {
+            return;
+        }
+        let Ok(spec) = config::parse::<Spec>("config.json", config) else { return };
+        let root = |maps: &[config::IdMapping]| maps.iter().find(|map| map.container_id == 0).map(|map| map.host_id);
+        if let (Some(uid), Some(gid)) = (root(&spec.linux.uid_mappings), root(&spec.linux.gid_mappings)) {
+            let _ = io::give_own(Owner { uid, gid });
+        }
+    }
+
     fn start_logger(&self, stdio: &Stdio) -> Result<u32, Status> {
         stdio.logger().map_or(Ok(0), |logger| logger.start(self.id, self.namespace))
     }
@@ -139,6 +164,7 @@ impl Runtime<'_> {
 
     /// Starts one more process.
     pub fn exec(&self, document: &[u8], stdio: &Stdio, terminal: bool) -> Outcome {
+        self.own_pipes(&read_file(&format!("{}/config.json", self.bundle)).unwrap_or_default());
         let logger = self.start_logger(stdio)?;
         if let Some(other) = self.other() {
             let unique = format!("{}/.exec-{}", self.bundle, getpid().as_raw_nonzero());

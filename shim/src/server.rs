@@ -18,6 +18,12 @@ const MAX_CONNECTIONS: usize = 256;
 /// An engine that reads none of its answers is left.
 const MAX_OUTPUT: usize = 4 * MAX_MESSAGE;
 
+/// How many bytes are held for all engines together, before one that wants more and holds much already is left.
+const MAX_HELD: usize = 64 << 20;
+
+/// How much is read of one that has much to say, before others get their turn.
+const GREED: usize = 64 << 10;
+
 /// Who is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
@@ -80,13 +86,16 @@ impl Server {
     /// Reads what has come, and hands out the requests that are whole.
     pub fn receive(&mut self, poll: &Poll, place: u32, ready: Interest) -> Vec<(Caller, Vec<u8>)> {
         let mut requests = Vec::new();
+        let is_full = self.is_full();
         let Some(connection) = self.connection(place) else { return requests };
-        let mut alive = true;
+        let mut alive = !(is_full && connection.held() > GREED);
         if ready.contains(Interest::OUT) {
-            alive = connection.flush(poll, place);
+            alive = alive && connection.flush(poll, place);
         }
         if ready.intersects(Interest::IN | Interest::HUP | Interest::ERR) {
-            alive = alive && connection.fill() && connection.split(place, &mut requests);
+            alive = alive
+                && connection.fill(if is_full { GREED } else { MAX_MESSAGE })
+                && connection.split(place, &mut requests);
         }
         if !alive {
             self.close(poll, place);
@@ -96,10 +105,12 @@ impl Server {
 
     /// Answers. A caller that has gone wants none.
     pub fn answer(&mut self, poll: &Poll, caller: Caller, result: Result<&Message, &Status>) {
+        let is_full = self.is_full();
         let Some(connection) = self.connection(caller.place).filter(|c| c.serial == caller.serial) else { return };
         let was_empty = connection.output.is_empty();
         connection.output.extend_from_slice(&ttrpc::answer(caller.stream, result));
-        let alive = connection.output.len() <= MAX_OUTPUT && (!was_empty || connection.flush(poll, caller.place));
+        let is_deaf = connection.output.len() > if is_full { GREED } else { MAX_OUTPUT };
+        let alive = !is_deaf && (!was_empty || connection.flush(poll, caller.place));
         if !alive {
             self.close(poll, caller.place);
         }
@@ -109,6 +120,11 @@ impl Server {
     pub fn is_there(&self, caller: Caller) -> bool {
         let connection = self.connections.get(caller.place as usize).and_then(Option::as_ref);
         connection.is_some_and(|connection| connection.serial == caller.serial)
+    }
+
+    /// Whether all connections together hold more than they may.
+    fn is_full(&self) -> bool {
+        self.connections.iter().flatten().map(Connection::held).sum::<usize>() > MAX_HELD
     }
 
     fn connection(&mut self, place: u32) -> Option<&mut Connection> {
@@ -133,16 +149,21 @@ impl Server {
 }
 
 impl Connection {
-    /// Reads what there is; false at the end.
-    fn fill(&mut self) -> bool {
+    fn held(&self) -> usize {
+        self.input.capacity() + self.output.capacity()
+    }
+
+    /// Reads what there is, as far as the message that has begun (or `most` of it), or a little beyond; false at the end.
+    fn fill(&mut self, most: usize) -> bool {
+        let begun = self.input.first_chunk().map_or(0, |header| Header::read(header).length.min(most));
+        let enough = (HEADER + begun).max(GREED);
         let mut buffer = [0; 16 << 10];
         loop {
             match read(&self.socket, &mut buffer[..]) {
                 Ok(0) => return false,
                 Ok(n) => {
                     self.input.extend_from_slice(buffer.get(..n).unwrap_or_default());
-                    // More than one message is left to the next turn.
-                    if n < buffer.len() || self.input.len() > HEADER + MAX_MESSAGE {
+                    if n < buffer.len() || self.input.len() >= enough {
                         return true;
                     }
                 }

@@ -13,8 +13,9 @@ use orlop_sys::{BorrowedFd, Errno, OwnedFd, rustix};
 
 use crate::daemon::Daemon;
 use crate::events::Event;
-use crate::io::{Ours, Stdio, Uris};
-use crate::job::{self, Job, Outcome};
+use crate::io::{Ours, Stdio, Uris, to_nowhere};
+use crate::job::{self, Done, Job, Outcome};
+use crate::log;
 use crate::message::{self, TaskStatus, any};
 use crate::mounts::{self, Mount};
 use crate::oom::Watch;
@@ -22,8 +23,9 @@ use crate::options::Options;
 use crate::poll::Token;
 use crate::runtime::Runtime;
 use crate::server::Caller;
+use crate::start::{read_file, write_file};
 use crate::stats;
-use crate::task::{Container, Drain, Exit, Memory, Pause, Phase, Process};
+use crate::task::{self, Container, Drain, Early, Exit, Memory, Pause, Phase, Process, Wish};
 use crate::ttrpc::{Code, Request, Status};
 use crate::wire::Message;
 
@@ -31,6 +33,17 @@ use crate::wire::Message;
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a program that takes output may go on after its process's end.
 const LOGGER: Duration = Duration::from_secs(12);
+
+/// How many calls may wait for the end of a create.
+const MAX_EARLY: usize = 64;
+/// How many processes a container may have beside init, dead ones too.
+const MAX_EXECS: usize = 16 << 10;
+/// How long the documents of those may be together that were not started.
+const MAX_DOCUMENTS: usize = 16 << 20;
+/// How many may wait for the end of one process.
+const MAX_WAITERS: usize = 4096;
+/// How many processes of a create that is given up are looked for. The rest dies with its cgroup.
+const MAX_FAMILY: usize = 1024;
 
 const TERM: i32 = 15;
 const KILL: i32 = 9;
@@ -61,10 +74,45 @@ enum What {
     Pause,
     Resume,
     Update,
+    /// Of a create.
+    Undo,
 }
 
 fn precondition(text: impl Into<String>) -> Status {
     Status::new(Code::FailedPrecondition, text)
+}
+
+fn too_many() -> Status {
+    Status::new(Code::ResourceExhausted, "too many wait for this already")
+}
+
+fn no_fork(errno: Errno) -> Status {
+    Status::new(Code::Unknown, format!("fork: {}", orlop::error::describe(errno)))
+}
+
+fn died() -> Status {
+    Status::new(Code::Unknown, "the runtime died unexpectedly")
+}
+
+/// Kills a child of ours and all that it has started, as far as the kernel still knows whose they are.
+fn end_family(first: Pid) {
+    let mut family = vec![first];
+    let mut at = 0;
+    while let Some(pid) = family.get(at).copied() {
+        // One that is stopped starts nobody else. Gone already, if it fails.
+        let _ = kill_process(pid, Signal::STOP);
+        let number = pid.as_raw_nonzero();
+        let children = read_file(&format!("/proc/{number}/task/{number}/children")).unwrap_or_default();
+        let children = String::from_utf8_lossy(&children);
+        family.extend(children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)));
+        at += 1;
+        if at >= MAX_FAMILY {
+            break;
+        }
+    }
+    for pid in family {
+        let _ = kill_process(pid, Signal::KILL);
+    }
 }
 
 /// Sends a signal to a child of ours, which nobody else can have reaped.
@@ -80,6 +128,10 @@ impl Daemon {
             Ok(request) => self.dispatch(caller, &request),
             Err(malformed) => Err(malformed.into()),
         };
+        self.reply(caller, reply);
+    }
+
+    fn reply(&mut self, caller: Caller, reply: Reply) {
         match reply {
             Ok(None) => {}
             Ok(Some(answer)) => self.server.answer(&self.poll, caller, Ok(&answer)),
@@ -96,6 +148,11 @@ impl Daemon {
             return unknown();
         }
         let payload = request.payload;
+        if self.level <= log::DEBUG {
+            // All but one of them begin with the two names.
+            let of = message::Process::read(payload).unwrap_or_default();
+            self.log(log::DEBUG, &format!("{} {} {}", request.method, of.id, of.exec_id));
+        }
         match request.method {
             "State" => self.state(payload),
             "Create" => self.create(caller, payload),
@@ -123,18 +180,31 @@ impl Daemon {
         // Who has given up waiting for a create wants no more of it; else it would keep us for as long as it likes.
         let is_given_up = |id: &str, container: &Container| id == request.id && container.init.phase == Phase::Creating;
         self.leaving |= self.containers.0.iter().all(|(id, container)| is_given_up(id, container));
-        let given_up = |pending: &&Pending| pending.what == What::Create && pending.id == request.id;
-        for pending in self.jobs.iter().filter(given_up) {
-            self.given_up = self.leaving;
-            // It is ours until it is reaped; what it has begun, `delete` ends.
-            let _ = kill_process(pending.job.pid, Signal::KILL);
+        if self.containers.0.get(request.id).is_some_and(|container| is_given_up(request.id, container)) {
+            self.give_up(request.id, None)?;
         }
         Ok(Some(Message::new()))
     }
 
+    /// Ends a create that is under way, at the wish of `by`, who is answered when nothing is left of it.
+    fn give_up(&mut self, id: &str, by: Option<(Caller, Wish)>) -> Reply {
+        let Some(container) = self.containers.0.get_mut(id) else { return Ok(None) };
+        let wishes = container.early.given_up.get_or_insert_default();
+        if wishes.len() >= MAX_EARLY {
+            return Err(too_many());
+        }
+        wishes.extend(by);
+        for pending in self.jobs.iter().filter(|pending| pending.what == What::Create && pending.id == id) {
+            // It is ours until it is reaped.
+            end_family(pending.job.pid);
+        }
+        Ok(None)
+    }
+
     fn state(&self, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
-        let container = self.containers.get(request.id)?;
+        // One that is being made is seen too, without a pid: else nobody could find, and end, a create that hangs.
+        let container = self.containers.any(request.id)?;
         let missing = || Status::new(Code::NotFound, format!("process {} does not exist: not found", request.exec_id));
         let process = container.process(request.exec_id).ok_or_else(missing)?;
         let status = container.status(process);
@@ -168,7 +238,7 @@ impl Daemon {
         if !request.bundle.starts_with('/') {
             return Err(Status::new(Code::InvalidArgument, "bundle: not an absolute path"));
         }
-        let options = request.options.as_ref().map(Options::read).transpose()?.unwrap_or_default();
+        let options = request.options.as_ref().map(Options::read).transpose()?.flatten().unwrap_or_default();
         options.check()?;
         let mounts: Vec<_> = request.rootfs.iter().map(Mount::of).collect();
         let uris = Uris {
@@ -196,6 +266,7 @@ impl Daemon {
             mounted: !mounts.is_empty(),
             created: created.message(4, &io),
             memory: None,
+            early: Early::default(),
         };
         self.containers.0.insert(request.id.to_owned(), container);
         let begun = self.begin(job, What::Create, request.id, "", caller, Some(stdio));
@@ -251,6 +322,9 @@ impl Daemon {
 
     fn delete(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
+        if self.containers.any(request.id)?.init.phase == Phase::Creating && request.exec_id.is_empty() {
+            return self.give_up(request.id, Some((caller, Wish::Delete)));
+        }
         let process = self.containers.process_mut(request.id, request.exec_id)?;
         let may = match process.phase {
             Phase::Stopped => true,
@@ -284,11 +358,7 @@ impl Daemon {
             } else {
                 self.delete_exec(&drain.id, &drain.exec).map(Some)
             };
-            match reply {
-                Ok(None) => {}
-                Ok(Some(answer)) => self.server.answer(&self.poll, drain.caller, Ok(&answer)),
-                Err(status) => self.server.answer(&self.poll, drain.caller, Err(&status)),
-            }
+            self.reply(drain.caller, reply);
         }
     }
 
@@ -306,7 +376,7 @@ impl Daemon {
         let job = Job::start(null(), &[], || {
             let done = runtime.delete()?;
             if mounted {
-                mounts::unmount_all(&format!("{}/rootfs", runtime.bundle));
+                mounts::unmount_all(&runtime.rootfs());
             }
             Ok(done)
         });
@@ -316,8 +386,15 @@ impl Daemon {
     fn pids(&self, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
         let container = self.containers.get(request.id)?;
+        let pids = if container.init.phase < Phase::Ended {
+            self.runtime(request.id)?.pids(container.init.pid)?
+        } else {
+            // containerd 1.7 and later, when it starts, takes a task without processes for one that was never made, and
+            // deletes it with its exit status. So it has its first process until it is deleted.
+            vec![container.init.pid]
+        };
         let mut answer = Message::new();
-        for pid in self.runtime(request.id)?.pids(container.init.pid)? {
+        for pid in pids {
             let exec = container.execs.iter().find(|(_, process)| process.pid == pid && process.lives());
             let mut process = Message::new().number(1, pid);
             if let Some((name, _)) = exec {
@@ -355,11 +432,22 @@ impl Daemon {
 
     fn kill(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Kill::read(payload)?;
-        let container = self.containers.get(request.id)?;
+        let number = i32::try_from(request.signal).map_err(|_| Status::new(Code::InvalidArgument, "no such signal"))?;
+        let container = self.containers.any_mut(request.id)?;
         let own = container.has_own_pid_namespace && container.pause == Pause::No;
+        if container.init.phase == Phase::Creating && request.exec_id.is_empty() {
+            // "Not found" would be heard as "gone already", and the container would come alive after it.
+            if number == KILL {
+                return self.give_up(request.id, Some((caller, Wish::Kill)));
+            }
+            if container.early.signals.len() >= MAX_EARLY {
+                return Err(too_many());
+            }
+            container.early.signals.push((caller, payload.to_vec()));
+            return Ok(None);
+        }
         let process = self.containers.process_mut(request.id, request.exec_id)?;
         let finished = || Status::new(Code::NotFound, "process already finished: not found");
-        let number = i32::try_from(request.signal).map_err(|_| Status::new(Code::InvalidArgument, "no such signal"))?;
         match process.phase {
             Phase::Added => return Err(precondition("cannot kill a process that was not started")),
             Phase::Starting if process.pid == 0 => return Err(precondition("cannot kill a process that is starting")),
@@ -401,6 +489,10 @@ impl Daemon {
             stderr: request.stderr.to_owned(),
             terminal: request.terminal,
         };
+        let documents: usize = container.execs.values().map(|process| process.document.len()).sum();
+        if container.execs.len() >= MAX_EXECS || documents + spec.value.len() > MAX_DOCUMENTS {
+            return Err(Status::new(Code::ResourceExhausted, "too many processes were added and never deleted"));
+        }
         let mut process = Process::new(Phase::Added, uris);
         process.document = spec.value.to_vec();
         container.execs.insert(request.exec_id.to_owned(), process);
@@ -445,12 +537,16 @@ impl Daemon {
 
     fn wait(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
-        let process = self.containers.process_mut(request.id, request.exec_id)?;
+        let missing = || Status::new(Code::NotFound, format!("process {} does not exist: not found", request.exec_id));
+        let process = self.containers.any_mut(request.id)?.process_mut(request.exec_id).ok_or_else(missing)?;
         if process.phase == Phase::Stopped {
             return Ok(Some(waited(process)));
         }
         // Engines come and go while a container lives.
         process.waiters.retain(|waiter| self.server.is_there(*waiter));
+        if process.waiters.len() >= MAX_WAITERS {
+            return Err(too_many());
+        }
         process.waiters.push(caller);
         Ok(None)
     }
@@ -469,7 +565,7 @@ impl Daemon {
     }
 
     fn runtime<'a>(&'a self, id: &'a str) -> Result<Runtime<'a>, Status> {
-        let container = self.containers.get(id)?;
+        let container = self.containers.any(id)?;
         let Container { options, bundle, .. } = container;
         Ok(Runtime { options, namespace: &self.namespace, id, bundle })
     }
@@ -483,12 +579,15 @@ impl Daemon {
         caller: Caller,
         stdio: Option<Stdio>,
     ) -> Reply {
-        let job = job.map_err(|e| Status::new(Code::Unknown, format!("fork: {}", orlop::error::describe(e))))?;
+        let job = job.map_err(no_fork)?;
         // The process has its own ends now; ours would keep the end of its output from being seen.
         let ours = stdio.map(Stdio::into_ours);
         let mut pending = Pending { job, id: id.to_owned(), exec: exec.to_owned(), what, caller: Some(caller), ours };
         if let Some(ours) = &mut pending.ours {
             self.flow(id, exec, ours);
+            if let Some(process) = self.containers.0.get_mut(id).and_then(|c| c.process_mut(exec)) {
+                process.logged = std::mem::take(&mut ours.spare);
+            }
         }
         self.jobs.push(pending);
         Ok(None)
@@ -513,10 +612,15 @@ impl Daemon {
     /// A job has ended.
     pub fn finish(&mut self, pending: Pending) {
         let Pending { job, id, exec, what, caller, ours } = pending;
-        let mut outcome = job.outcome();
+        let outcome = job.outcome();
+        if what == What::Create && (outcome.is_none() || self.is_given_up(&id)) {
+            let logger = outcome.and_then(Result::ok).map_or(0, |done| done.logger);
+            return self.undo(&id, logger, caller);
+        }
+        let mut outcome = outcome.unwrap_or_else(|| Err(died()));
         if let Ok(done) = &mut outcome {
             for note in std::mem::take(&mut done.notes) {
-                self.log("warning", &format!("{id}: {note}"));
+                self.log(log::WARN, &format!("{id}: {note}"));
             }
             if let (Some(ours), Some(master)) = (ours, done.terminal.take()) {
                 self.attach(&id, &exec, ours, master);
@@ -528,20 +632,100 @@ impl Daemon {
             What::Exec => self.exec_started(&id, &exec, outcome),
             What::Delete => self.deleted(&id, outcome),
             What::Kill | What::Update => outcome.map(|_| Message::new()),
+            What::Undo => Err(self.undone(&id, outcome)),
             What::Pause => self.paused(&id, outcome, Pause::Paused, Pause::No),
             What::Resume => self.paused(&id, outcome, Pause::No, Pause::Paused),
         };
         match (caller, &reply) {
             (Some(caller), reply) => self.server.answer(&self.poll, caller, reply.as_ref()),
-            (None, Err(status)) => self.log("error", &format!("{id}: {}", status.message)),
+            (None, Err(status)) => self.log(log::ERROR, &format!("{id}: {}", status.message)),
             (None, Ok(_)) => {}
+        }
+        if what == What::Create {
+            self.send_early(&id);
         }
         self.settle(&id, &exec);
     }
 
+    fn is_given_up(&self, id: &str) -> bool {
+        self.containers.0.get(id).is_some_and(|container| container.early.given_up.is_some())
+    }
+
+    /// Removes what a create has left that did not come to its end.
+    fn undo(&mut self, id: &str, logger: u32, caller: Option<Caller>) {
+        if let Some(container) = self.containers.0.get_mut(id) {
+            container.init.logger = logger;
+        }
+        let job = self.runtime(id).and_then(|runtime| {
+            let work = || {
+                let done = runtime.delete()?;
+                mounts::unmount_all(&runtime.rootfs());
+                Ok(done)
+            };
+            Job::start(null(), &[], work).map_err(no_fork)
+        });
+        match job {
+            Ok(job) => {
+                let (id, exec) = (id.to_owned(), String::new());
+                self.jobs.push(Pending { job, id, exec, what: What::Undo, caller, ours: None });
+            }
+            Err(status) => {
+                let why = self.undone(id, Err(status));
+                if let Some(caller) = caller {
+                    self.server.answer(&self.poll, caller, Err(&why));
+                }
+            }
+        }
+    }
+
+    /// Forgets a container whose create did not come to its end. What its caller is told.
+    fn undone(&mut self, id: &str, outcome: Outcome) -> Status {
+        let Some(mut container) = self.containers.0.remove(id) else { return died() };
+        let gone =
+            || Status::new(Code::NotFound, format!("container {id}: its creation did not come to its end: not found"));
+        container.init.exit = Exit { status: 128 + KILL.unsigned_abs(), at: message::Time::now() };
+        let (dead, ended) = (deleted(&container.init), waited(&container.init));
+        let wishes = container.early.given_up.take();
+        for waiter in std::mem::take(&mut container.init.waiters) {
+            match &wishes {
+                Some(_) => self.server.answer(&self.poll, waiter, Ok(&ended)),
+                None => self.server.answer(&self.poll, waiter, Err(&gone())),
+            }
+        }
+        for (caller, _) in std::mem::take(&mut container.early.signals) {
+            self.server.answer(&self.poll, caller, Err(&gone()));
+        }
+        let why = match &wishes {
+            Some(_) => Status::new(Code::Unknown, "OCI runtime create failed: it was given up before its end"),
+            None => died(),
+        };
+        for (caller, wish) in wishes.into_iter().flatten() {
+            let answer = match (&outcome, wish) {
+                (Err(status), _) => Err(status),
+                (Ok(_), Wish::Delete) => Ok(&dead),
+                (Ok(_), Wish::Kill) => Ok(&Message::new()),
+            };
+            self.server.answer(&self.poll, caller, answer);
+        }
+        if let Err(status) = &outcome {
+            self.log(log::ERROR, &format!("{id}: {}", status.message));
+        }
+        self.end_streams(container.init);
+        why
+    }
+
+    /// Sends the signals that came before there was a process, or says that there never was one.
+    fn send_early(&mut self, id: &str) {
+        let Some(container) = self.containers.0.get_mut(id) else { return };
+        for (caller, payload) in std::mem::take(&mut container.early.signals) {
+            let reply = self.kill(caller, &payload);
+            self.reply(caller, reply);
+        }
+    }
+
     fn attach(&mut self, id: &str, exec: &str, mut ours: Ours, master: OwnedFd) {
         if let Err(e) = ours.attach(&master) {
-            self.log("error", &format!("{id}: terminal: {}", orlop::error::describe(e)));
+            self.log(log::ERROR, &format!("{id}: terminal: {}", orlop::error::describe(e)));
         }
         self.flow(id, exec, &mut ours);
         if let Some(process) = self.containers.0.get_mut(id).and_then(|c| c.process_mut(exec)) {
@@ -553,9 +737,7 @@ impl Daemon {
         let done = match outcome {
             Ok(done) => done,
             Err(status) => {
-                if let Some(container) = self.containers.0.remove(id) {
-                    self.end_streams(container.init);
-                }
+                self.undone(id, Ok(Done::default()));
                 return Err(status);
             }
         };
@@ -671,6 +853,8 @@ impl Daemon {
         }
         if exec.is_empty() {
             container.pause = Pause::No;
+            // Should we be killed before anybody has heard of it, `delete` tells it. Without, it says 137.
+            let _ = write_file(&format!("{}/{}", container.bundle, task::EXIT_FILE), exit.text().as_bytes());
         }
         if shares {
             // Init's end is the end of all, though the kernel does not see to it.
@@ -726,7 +910,7 @@ impl Daemon {
             }
             // The kernel does not count its memory.
             Ok(None) => {}
-            Err(e) => self.log("warning", &format!("{id}: watch for OOM kills: {e}")),
+            Err(e) => self.log(log::WARN, &format!("{id}: watch for OOM kills: {e}")),
         }
     }
 
@@ -765,7 +949,10 @@ impl Daemon {
     }
 
     fn tell(&mut self, topic: &'static str, kind: &'static str, body: Message) {
-        self.events.push(&self.poll, &Event { topic, kind, body });
+        let given_up = self.events.push(&self.poll, &Event { topic, kind, body });
+        if given_up > 0 {
+            self.log(log::WARN, &format!("events that nobody heard were given up: {given_up}"));
+        }
     }
 
     fn end_streams(&mut self, process: Process) {
@@ -775,6 +962,19 @@ impl Daemon {
         if process.logger != 0 && signal(process.logger, TERM).is_ok() {
             self.loggers.push((process.logger, Instant::now() + LOGGER));
         }
+    }
+
+    /// The program that took the output of a process has died. The process neither dies of that nor waits for ever: what
+    /// it says is lost.
+    pub(crate) fn lost_logger(&mut self, id: &str, exec: &str) {
+        let Some(process) = self.containers.0.get_mut(id).and_then(|c| c.process_mut(exec)) else { return };
+        let logged = std::mem::take(&mut process.logged);
+        if process.dead {
+            return;
+        }
+        let streams = logged.into_iter().filter_map(|reader| to_nowhere(reader).ok());
+        process.streams.extend(streams.filter_map(|stream| self.streams.add(&self.poll, stream)));
+        self.log(log::WARN, &format!("{id} {exec}: the logging program has ended, and output is lost"));
     }
 
     /// Ends programs that took output and have had their time.

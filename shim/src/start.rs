@@ -14,12 +14,13 @@ use orlop_sys::rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use orlop_sys::rustix::pipe::{PipeFlags, pipe_with};
-use orlop_sys::rustix::process::{setsid, umask};
+use orlop_sys::rustix::process::{Signal, kill_process, setsid, umask};
 use orlop_sys::{AsFd, Errno, OwnedFd};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::args::Args;
+use crate::log;
 use crate::message::{Any, Bootstrap};
 use crate::options::Options;
 use crate::wire::Message;
@@ -45,39 +46,79 @@ struct Annotations {
     annotations: Option<BTreeMap<String, String>>,
 }
 
+/// What `start` is told beside its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    /// The runtime's options.
+    options: Options,
+    /// Where sockets are made.
+    directory: String,
+    /// Where events go; empty for what the environment says.
+    events: String,
+    /// How important the daemon's words have to be.
+    level: i32,
+    answer: Form,
+}
+
+/// How the address is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As it is: every containerd before 2.3 reads it, as version 2.
+    Plain,
+    /// `BootstrapResult`.
+    Bootstrap,
+}
+
+impl Told {
+    /// Reads stdin: `BootstrapParams` of containerd 2.3 and later, or an `Any` with the options, or nothing.
+    fn read(args: &Args, input: &[u8]) -> Result<Self, String> {
+        let read = |any: &Any<'_>| Options::read(any).map_err(|status| status.message);
+        let bootstrap = Bootstrap::read(input).ok();
+        // An Any reads as one of these too, but then it is not about us.
+        let Some(bootstrap) = bootstrap.filter(|b| b.instance_id == args.id && b.namespace == args.namespace) else {
+            let options = Any::read(input).ok().map(|any| read(&any)).transpose()?.flatten().unwrap_or_default();
+            let directory = SOCKETS.to_owned();
+            return Ok(Self { options, directory, events: String::new(), level: args.level, answer: Form::Plain });
+        };
+        let options = bootstrap.extensions.iter().find_map(|any| read(any).transpose()).transpose()?;
+        let directory = if bootstrap.socket_dir.is_empty() { SOCKETS } else { bootstrap.socket_dir };
+        if !directory.starts_with('/') {
+            return Err(format!("socket_dir: {directory}: not an absolute path"));
+        }
+        Ok(Self {
+            options: options.unwrap_or_default(),
+            directory: directory.trim_end_matches('/').to_owned(),
+            events: bootstrap.ttrpc_address.to_owned(),
+            // -debug says more, whatever else is said.
+            level: match (args.level, bootstrap.log_level.cast_signed()) {
+                (log::INFO, level) => level,
+                (flag, level) => flag.min(level),
+            },
+            answer: Form::Bootstrap,
+        })
+    }
+}
+
 /// Starts a daemon, or finds the one that serves this container's group. What is to be printed.
 ///
 /// # Errors
 /// What went wrong, in a sentence.
 pub fn start(args: &Args) -> Result<Vec<u8>, String> {
     let input = read_all(&orlop_sys::rustix::stdio::stdin()).map_err(said("read stdin"))?;
-    let bootstrap = Bootstrap::read(&input).ok();
-    // An Any reads as one of these too, but then it is not about us.
-    let bootstrap = bootstrap.filter(|b| b.instance_id == args.id && b.namespace == args.namespace);
-    let options = match &bootstrap {
-        Some(bootstrap) => bootstrap.extensions.iter().map(Options::read).filter_map(Result::ok).find(is_said),
-        None => Any::read(&input).ok().and_then(|any| Options::read(&any).ok()),
-    };
-    let options = options.unwrap_or_default();
-    let directory = bootstrap.as_ref().map(|b| b.socket_dir).filter(|dir| !dir.is_empty()).unwrap_or(SOCKETS);
-    let path = format!("{directory}/{}", socket_name(args, &group(args)?));
+    let told = Told::read(args, &input)?;
+    let path = format!("{}/{}", told.directory, socket_name(args, &group(args)?));
     let address = format!("unix://{path}");
-    if let Some(listener) = listen_at(directory, &path).map_err(said(&path))? {
-        let events = bootstrap.as_ref().map_or("", |bootstrap| bootstrap.ttrpc_address);
-        if let Err(text) = leave_daemon(args, &listener, events, &options) {
-            let _ = unlinkat(CWD, &path, AtFlags::empty());
-            return Err(text);
-        }
+    if let Some(listener) = listen_at(&told.directory, &path).map_err(said(&path))?
+        && let Err(text) = leave_daemon(args, &listener, &told)
+    {
+        let _ = unlinkat(CWD, &path, AtFlags::empty());
+        return Err(text);
     }
     write_file("address", address.as_bytes()).map_err(said("address"))?;
-    Ok(match bootstrap {
-        Some(_) => Message::new().number(1, 3u32).text(2, &address).text(3, "ttrpc").0,
-        None => address.into_bytes(),
+    Ok(match told.answer {
+        Form::Plain => address.into_bytes(),
+        Form::Bootstrap => Message::new().number(1, 3u32).text(2, &address).text(3, "ttrpc").0,
     })
-}
-
-fn is_said(options: &Options) -> bool {
-    *options != Options::default()
 }
 
 fn said(what: &str) -> impl Fn(Errno) -> String {
@@ -143,17 +184,17 @@ fn make_directory(path: &str, mode: u32) -> Result<(), Errno> {
 }
 
 /// A child that becomes the daemon: this program again, from where no container can write to it.
-fn leave_daemon(args: &Args, listener: &OwnedFd, events: &str, options: &Options) -> Result<(), String> {
+fn leave_daemon(args: &Args, listener: &OwnedFd, told: &Told) -> Result<(), String> {
     let (complaint, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(said("pipe"))?;
     let name = std::env::args().next().unwrap_or_default();
     let mut arguments = vec![name, "-namespace".into(), args.namespace.clone(), "-id".into(), args.id.clone()];
     arguments.extend(["-address".to_owned(), args.address.clone()]);
-    if args.debug {
-        arguments.push("-debug".into());
+    if told.level != log::INFO {
+        arguments.push(format!("-log-level={}", told.level));
     }
     let child = fork(|| {
         let text = match detach(listener) {
-            Ok(()) => match selfexe::run_protected(&arguments, environment(events)) {
+            Ok(()) => match selfexe::run_protected(&arguments, environment(&told.events)) {
                 Ok(never) => match never {},
                 Err(e) => e.to_string(),
             },
@@ -168,11 +209,18 @@ fn leave_daemon(args: &Args, listener: &OwnedFd, events: &str, options: &Options
     let pid = child.pid.as_raw_nonzero().get();
     // Best effort: a daemon that is killed first is worse than one that is not.
     let _ = raise_oom_score(pid);
-    if !options.shim_cgroup.is_empty() {
-        join_cgroup(&options.shim_cgroup, pid).map_err(said(&options.shim_cgroup))?;
-    }
-    let text = read_all(&complaint).map_err(said("read from the daemon"))?;
-    if text.is_empty() { Ok(()) } else { Err(String::from_utf8_lossy(&text).into_owned()) }
+    let finish = || {
+        let cgroup = &told.options.shim_cgroup;
+        if !cgroup.is_empty() {
+            join_cgroup(cgroup, pid).map_err(|e| format!("ShimCgroup: {}", said(cgroup)(e)))?;
+        }
+        let text = read_all(&complaint).map_err(said("read from the daemon"))?;
+        if text.is_empty() { Ok(()) } else { Err(String::from_utf8_lossy(&text).into_owned()) }
+    };
+    finish().inspect_err(|_| {
+        // Nobody would find it any more. It is our child, and its number its own until we are gone.
+        let _ = kill_process(child.pid, Signal::KILL);
+    })
 }
 
 /// Away from our caller: a session of its own, nothing of its fds but the socket.
@@ -217,9 +265,9 @@ fn raise_oom_score(pid: i32) -> Result<(), Errno> {
 /// Puts the daemon into a cgroup, in each hierarchy that has it; version 2 makes it.
 fn join_cgroup(cgroup: &str, pid: i32) -> Result<(), Errno> {
     const MOUNT: &str = "/sys/fs/cgroup";
-    let cgroup = cgroup.trim_start_matches('/');
+    let cgroup = orlop::path::clean(cgroup);
     if read_file(&format!("{MOUNT}/cgroup.controllers")).is_ok() {
-        let path = format!("{MOUNT}/{cgroup}");
+        let path = format!("{MOUNT}{cgroup}");
         for (at, _) in path.match_indices('/').skip(3) {
             make_directory(path.get(..at).unwrap_or_default(), 0o755)?;
         }
@@ -229,7 +277,7 @@ fn join_cgroup(cgroup: &str, pid: i32) -> Result<(), Errno> {
     let mut joined = Err(Errno::NOENT);
     for hierarchy in std::fs::read_dir(Path::new(MOUNT)).map_err(|_| Errno::NOENT)?.flatten() {
         let name = hierarchy.file_name();
-        let path = format!("{MOUNT}/{}/{cgroup}/cgroup.procs", name.to_string_lossy());
+        let path = format!("{MOUNT}/{}{cgroup}/cgroup.procs", name.to_string_lossy());
         match write_existing(&path, &pid.to_string()) {
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             other => joined = other,
@@ -280,6 +328,61 @@ pub fn write_file(path: &str, bytes: &[u8]) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_start_is_told_depends_on_who_tells_it() {
+        let args = |level| Args { id: "c1".into(), namespace: "ns".into(), level, ..Args::default() };
+        let runc = crate::message::any("containerd.runc.v1.Options", &Message::new().text(7, "/r").0);
+        let generic = Message::new().bytes(3, b"Root = \"/g\"");
+        let generic = crate::message::any("types.containerd.io/runtimeoptions.v1.Options", &generic.0);
+        let other = crate::message::any("somebody.elses.Thing", b"\xff\xff");
+        let extension = |any: &Message| Message::new().message(1, any);
+        let params = || Message::new().text(1, "c1").text(2, "ns");
+        let minus = |level: i64| level.cast_unsigned();
+
+        let plain = |root: &str| Told {
+            options: Options { root: root.into(), ..Options::default() },
+            directory: SOCKETS.into(),
+            events: String::new(),
+            level: 0,
+            answer: Form::Plain,
+        };
+        let new = |root: &str| Told { answer: Form::Bootstrap, ..plain(root) };
+        let all = params().number(3, minus(-8)).text(4, "2.3.0").text(5, "/e.ttrpc").text(6, "/e").text(7, "/c");
+        let all = all.message(8, &extension(&other)).message(8, &extension(&runc)).text(9, "/s/");
+        for (name, input, want) in [
+            ("1.6 without options", Message::new(), plain("")),
+            ("runc's options", runc.clone(), plain("/r")),
+            ("generic options", generic.clone(), plain("/g")),
+            ("options of nobody", other.clone(), plain("")),
+            ("noise", Message(b"\x0a\xff\x01".to_vec()), plain("")),
+            ("JSON", Message(b"{\"instance_id\":\"c1\"}".to_vec()), plain("")),
+            ("2.3", params(), new("")),
+            ("2.3, of another container", Message::new().text(1, "c2").text(2, "ns"), plain("")),
+            ("2.3, of another namespace", Message::new().text(1, "c1").text(2, "other"), plain("")),
+            ("2.3, all of it", all, Told { directory: "/s".into(), events: "/e.ttrpc".into(), level: -8, ..new("/r") }),
+            ("2.3, generic", params().message(8, &extension(&generic)), new("/g")),
+            (
+                "2.3, the first counts",
+                params().message(8, &extension(&generic)).message(8, &extension(&runc)),
+                new("/g"),
+            ),
+            ("2.3, errors only", params().number(3, 8u32), Told { level: 8, ..new("") }),
+            ("2.3, from a later version", params().text(99, "x").number(98, 7u32), new("")),
+        ] {
+            assert_eq!(Told::read(&args(0), &input.0), Ok(want), "{name}");
+        }
+        assert_eq!(Told::read(&args(log::DEBUG), &params().0).unwrap().level, log::DEBUG);
+
+        let broken = crate::message::any("runtimeoptions.v1.Options", &Message::new().bytes(3, b"Root").0);
+        for (input, why) in [
+            (broken.clone(), "config_body: line 1: not TOML"),
+            (params().message(8, &extension(&broken)), "config_body: line 1: not TOML"),
+            (params().text(9, "s"), "socket_dir: s: not an absolute path"),
+        ] {
+            assert_eq!(Told::read(&args(0), &input.0), Err(why.to_owned()));
+        }
+    }
 
     #[test]
     fn the_same_group_has_the_same_socket() {

@@ -542,7 +542,7 @@ mod tests {
     fn a_device_has_the_name_that_sysfs_gives_it() {
         let entries = std::fs::read_dir("/sys/dev/block").unwrap();
         let Some(entry) = entries.flatten().next() else {
-            println!("skipped: no block device here");
+            println!("SKIP: no block device here");
             return;
         };
         let numbers = entry.file_name().into_string().unwrap();

@@ -33,6 +33,9 @@ pub enum Phase {
     Stopped,
 }
 
+/// The file in the bundle that says how init has ended, for `delete`.
+pub const EXIT_FILE: &str = "exit-status";
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exit {
@@ -50,6 +53,19 @@ impl Exit {
             None => status.exit_status().unwrap_or_default(),
         };
         Self { status: u32::try_from(code).unwrap_or_default(), at: Time::now() }
+    }
+
+    /// For [`EXIT_FILE`].
+    pub fn text(&self) -> String {
+        format!("{} {} {}\n", self.status, self.at.seconds, self.at.nanos)
+    }
+
+    /// What [`text`](Self::text) has written.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.strip_suffix('\n')?.split(' ');
+        let mut next = || numbers.next()?.parse::<u64>().ok();
+        let (status, seconds, nanos) = (u32::try_from(next()?).ok()?, next()?, u32::try_from(next()?).ok()?);
+        (numbers.next().is_none() && nanos < 1_000_000_000).then_some(Self { status, at: Time { seconds, nanos } })
     }
 }
 
@@ -76,6 +92,8 @@ pub struct Process {
     pub console: Option<OwnedFd>,
     /// The program that takes its output.
     pub logger: u32,
+    /// The pipes that it reads.
+    pub logged: Vec<OwnedFd>,
     /// Who waits for its end.
     pub waiters: Vec<Caller>,
     /// The document of an exec, until it is started.
@@ -98,6 +116,7 @@ impl Process {
             input_closed: false,
             console: None,
             logger: 0,
+            logged: Vec::new(),
             waiters: Vec::new(),
             document: Vec::new(),
             deleting: false,
@@ -156,6 +175,26 @@ pub struct Container {
     pub created: Message,
     /// Its memory, which is watched for kills.
     pub memory: Option<Memory>,
+    /// What was asked of it before it was there.
+    pub early: Early,
+}
+
+/// What was asked of a container that is being made.
+#[derive(Debug, Default)]
+pub struct Early {
+    /// Calls of `Kill` that wait for a process to send their signal to.
+    pub signals: Vec<(Caller, Vec<u8>)>,
+    /// Nobody wants it any more: who is to be told when nothing is left of it.
+    pub given_up: Option<Vec<(Caller, Wish)>>,
+}
+
+/// By which call a container was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Its deletion.
+    Delete,
+    /// SIGKILL.
+    Kill,
 }
 
 impl Container {
@@ -188,6 +227,16 @@ impl Container {
 pub struct Containers(pub BTreeMap<String, Container>);
 
 impl Containers {
+    /// A container, also one that is being made.
+    pub fn any(&self, id: &str) -> Result<&Container, Status> {
+        self.0.get(id).ok_or_else(not_created)
+    }
+
+    /// The same, to change it.
+    pub fn any_mut(&mut self, id: &str) -> Result<&mut Container, Status> {
+        self.0.get_mut(id).ok_or_else(not_created)
+    }
+
     /// A container that was created.
     pub fn get(&self, id: &str) -> Result<&Container, Status> {
         self.0.get(id).filter(|container| container.init.phase > Phase::Creating).ok_or_else(not_created)
@@ -216,15 +265,18 @@ impl Containers {
         })
     }
 
-    /// A program that took output has ended: its pid is nobody's.
-    pub fn forget_logger(&mut self, pid: u32) {
-        for container in self.0.values_mut() {
-            for process in std::iter::once(&mut container.init).chain(container.execs.values_mut()) {
-                if process.logger == pid {
-                    process.logger = 0;
-                }
+    /// A program that took output has ended: its pid is nobody's. Whose output it was.
+    pub fn forget_logger(&mut self, pid: u32) -> Option<(String, String)> {
+        let has_it = |process: &Process| process.logger == pid;
+        let (id, exec) = self.0.iter().find_map(|(id, container)| {
+            if has_it(&container.init) {
+                return Some((id.clone(), String::new()));
             }
-        }
+            let exec = container.execs.iter().find(|(_, process)| has_it(process));
+            exec.map(|(exec, _)| (id.clone(), exec.clone()))
+        })?;
+        self.0.get_mut(&id)?.process_mut(&exec)?.logger = 0;
+        Some((id, exec))
     }
 }
 
@@ -243,4 +295,18 @@ pub struct Drain {
     pub caller: Caller,
     /// Until when.
     pub deadline: Instant,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_is_written_and_read_again() {
+        let exit = Exit { status: 137, at: Time { seconds: 1_700_000_000, nanos: 999_999_999 } };
+        assert_eq!(Exit::parse(&exit.text()), Some(exit));
+        for text in ["", "1 2", "1 2 3", "1 2 3 4\n", "1 2 1000000000\n", "-1 2 3\n", "x\n"] {
+            assert_eq!(Exit::parse(text), None, "{text:?}");
+        }
+    }
 }

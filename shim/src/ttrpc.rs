@@ -25,6 +25,8 @@ pub enum Code {
     NotFound = 5,
     /// The id is taken.
     AlreadyExists = 6,
+    /// More is not kept.
+    ResourceExhausted = 8,
     /// Not in this state.
     FailedPrecondition = 9,
     /// No such method, or not in this version.

@@ -109,6 +109,42 @@ fn the_plan_on_a_hybrid_host_is_the_golden_one() {
 }
 
 #[test]
+fn maps_of_mounts_are_checked_and_made_once() {
+    let maps = r#""uidMappings": [{"containerID": 0, "hostID": 7, "size": 9}], "gidMappings": [{"containerID": 0, "hostID": 7, "size": 9}]"#;
+    let mounts = |mounts: &str| {
+        let mut config: serde_json::Value = serde_json::from_str(CONFIG).unwrap();
+        config["mounts"] = serde_json::from_str(mounts).unwrap();
+        let spec: Spec = parse("config.json", config.to_string().as_bytes()).unwrap();
+        let arena = Arena::new();
+        Plan::new(&arena, &spec, &request(), &v2()).map(|plan| plan.id_maps.len()).map_err(|e| e.to_string())
+    };
+    let bind = format!(r#"{{"destination": "/a", "type": "bind", "source": "/a", {maps}}}"#);
+    assert_eq!(mounts(&format!("[{bind}, {bind}]")), Ok(1));
+    for (mount, want) in [
+        (
+            format!(r#"{{"destination": "/a", "type": "tmpfs", {maps}}}"#),
+            "mounts[0].uidMappings: id-mapped mounts are ",
+        ),
+        (
+            bind.replace("gidMappings", "options").replace(r#"[{"containerID": 0, "hostID": 7, "size": 9}]}"#, "[]}"),
+            "mounts[0].uidMappings: without gidMappings",
+        ),
+        (bind.replace(r#""size": 9"#, r#""size": 0"#), "mounts[0].uidMappings[0].size: must not be 0"),
+        (
+            r#"{"destination": "/a", "type": "bind", "source": "/a", "options": ["idmap"]}"#.into(),
+            "mounts[0].options: an id-mapped mount needs",
+        ),
+        (
+            r#"{"destination": "/a", "type": "bind", "source": "/a", "options": ["idmap=uids=0-1-2"]}"#.into(),
+            "mounts[0].options: `idmap` means nothing",
+        ),
+    ] {
+        let refused = mounts(&format!("[{mount}]")).unwrap_err();
+        assert!(refused.starts_with(want), "{refused}");
+    }
+}
+
+#[test]
 fn a_plan_depends_on_nothing_but_what_it_is_given() {
     assert_eq!(render(&v2(), CONFIG), render(&v2(), CONFIG));
     assert_ne!(render(&v2(), CONFIG), render(&hybrid(), CONFIG));

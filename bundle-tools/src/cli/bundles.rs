@@ -162,15 +162,11 @@ fn make(
     let created = bundle::create(store, &bundle::Create { image, path: Path::new(path), backend, options })?;
     let record = &created.record;
     if global.json {
-        let backend = match record.backend {
-            bundle::Backend::Mount => "mount",
-            bundle::Backend::Directory => "directory",
-        };
         let document = Value::record([
             ("Id", record.id.as_str().into()),
             ("Path", record.path.display().to_string().into()),
             ("Image", record.image.as_str().into()),
-            ("Backend", backend.into()),
+            ("Backend", record.backend.name().into()),
             ("Notes", Value::list(created.notes.iter().map(String::as_str))),
         ]);
         return screen.line(&document.json_pretty());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{ArgAction, Args, ValueEnum};
+use orlop_bundle::bundle::{self, BundleUsage};
 use orlop_bundle::digest::Digest;
 use orlop_bundle::error::Result;
 use orlop_bundle::format::documents::{self, Filter, Inspected, Listed, Sort, Style, Used};
@@ -97,13 +98,14 @@ pub(crate) struct Inspect {
 /// `df`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Sizes are those of files in the store, as they take room on disk. RECLAIMABLE is what `prune -a` frees.
+Sizes are those of files, as they take room on disk; a bundle's are what it has written, and its volumes.
+RECLAIMABLE is what `prune -a` frees; of bundles, what `rm` of those that no container runs in would.
 
 Examples:
   orlop-bundle df
   orlop-bundle df -v")]
 pub(crate) struct Df {
-    /// Also each image, and what it shares with others
+    /// Also each image, and what it shares with others, and each bundle
     #[arg(short, long, conflicts_with = "format")]
     pub(crate) verbose: bool,
     /// table, json, or a template of Go: .Type .TotalCount .Active .Size .Reclaimable
@@ -253,22 +255,68 @@ pub(crate) fn inspect(args: &Inspect, store: &Store, screen: &mut Screen) -> Res
             let known = r.index.as_ref().unwrap_or(&r.manifest);
             r.name.clone().map(|name| (name, known.digest))
         });
+        let diff_ids = &image.config.rootfs.diff_ids;
+        let tars: Vec<_> = diff_ids.iter().map(|diff_id| store.tar_path(diff_id).display().to_string()).collect();
+        let index = store.tree_path(diff_ids)?.map(|path| path.display().to_string());
         entries.push(documents::inspect(&Inspected {
             names: &named.collect::<Vec<_>>(),
             manifest: &image.descriptor,
             parts: &image.manifest,
             config: &image.config_bytes,
-            size: store.size(&image.config.rootfs.diff_ids)?,
+            size: store.size(diff_ids)?,
             tagged: image.refs.iter().map(|r| r.time).max().and_then(|time| i64::try_from(time).ok()),
+            index: index.as_deref(),
+            tars: &tars,
         })?);
     }
     screen.print(&documents::inspected(&entries, template.as_ref())?)
+}
+
+/// What `df --json` says of a bundle.
+fn bundle_entry(of: &BundleUsage) -> Value {
+    let record = of.record.as_ref();
+    Value::record([
+        ("Id", of.id.as_str().into()),
+        ("Path", record.map(|record| record.path.display().to_string()).into()),
+        ("Image", record.map(|record| record.image.clone()).into()),
+        ("Backend", record.map(|record| record.backend.name()).into()),
+        ("Created", record.map(|record| units::rfc3339(record.created)).into()),
+        ("Files", of.sum.files.into()),
+        ("Disk", of.sum.bytes.into()),
+        ("Pid", of.user.map(u64::from).into()),
+        ("Left", of.is_left.into()),
+    ])
+}
+
+/// The bundles, as Docker shows containers.
+fn bundle_table(bundles: &[BundleUsage], now: i64) -> String {
+    let mut table = "BUNDLE ID\tIMAGE\tBACKEND\tSIZE\tCREATED\tSTATUS\tPATH\n".to_owned();
+    for of in bundles {
+        let status = match (of.user, of.is_left) {
+            (Some(pid), _) => format!("Up (process {pid})"),
+            (None, true) => "Left; prune removes it".to_owned(),
+            (None, false) => "Not running".to_owned(),
+        };
+        let id = of.id.get(..12).unwrap_or(&of.id);
+        let (image, backend, created, path) = match &of.record {
+            Some(record) => {
+                let age = units::duration(now.saturating_sub(record.created));
+                (record.image.as_str(), record.backend.name(), format!("{age} ago"), record.path.display().to_string())
+            }
+            None => ("<none>", "<none>", "N/A".to_owned(), "<none>".to_owned()),
+        };
+        let size = units::size(of.sum.bytes, 4);
+        table.push_str(&format!("{id}\t{image}\t{backend}\t{size}\t{created}\t{status}\t{path}\n"));
+    }
+    table
 }
 
 /// Shows what the store takes.
 pub(crate) fn df(args: &Df, global: &Global, store: &Store, screen: &mut Screen) -> Result<()> {
     let format = Format::parse(args.format.as_deref().unwrap_or("table"), documents::DF)?;
     let usage = store.usage()?;
+    let bundles = bundle::usage(store)?;
+    let of_bundles = |of: &dyn Fn(&BundleUsage) -> bool| bundles.iter().filter(|b| of(b)).map(|b| b.sum.bytes).sum();
     let content = usage.total().bytes.saturating_sub(usage.incoming.bytes);
     let downloads = usize::try_from(usage.incoming.files).unwrap_or(usize::MAX);
     let rows = [
@@ -278,6 +326,13 @@ pub(crate) fn df(args: &Df, global: &Global, store: &Store, screen: &mut Screen)
             active: usage.images.iter().filter(|image| image.in_use).count(),
             size: content,
             reclaimable: usage.reclaimable_unused.min(content),
+        },
+        Used {
+            kind: "Bundles",
+            total: bundles.len(),
+            active: bundles.iter().filter(|bundle| bundle.user.is_some()).count(),
+            size: of_bundles(&|_| true),
+            reclaimable: of_bundles(&|bundle| bundle.user.is_none()),
         },
         Used {
             kind: "Partial downloads",
@@ -305,6 +360,7 @@ pub(crate) fn df(args: &Df, global: &Global, store: &Store, screen: &mut Screen)
             ("Usage", Value::List(rows.iter().map(documents::df_entry).collect())),
             ("Disk", Value::record([("Blobs", blobs), ("Layers", layers), ("Indexes", trees), ("Partial", incoming)])),
             ("Images", Value::List(images.collect())),
+            ("Bundles", Value::List(bundles.iter().map(bundle_entry).collect())),
         ]);
         return screen.line(&document.json_pretty());
     }
@@ -321,6 +377,7 @@ pub(crate) fn df(args: &Df, global: &Global, store: &Store, screen: &mut Screen)
     let columns = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}";
     screen.print("Images space usage:\n\n")?;
     screen.print(&Format::parse("table", columns)?.render(&rows, documents::IMAGES_HEAD)?)?;
+    screen.print(&format!("\nBundles space usage:\n\n{}", align(&bundle_table(&bundles, style.now))))?;
     let mut table = "LAYER\tIMAGES\tSIZE\n".to_owned();
     for (diff_id, layer) in &layers {
         table.push_str(&format!("{}\t{}\t{}\n", diff_id.short(), layer.images, units::size(layer.content, 3)));

@@ -12,7 +12,7 @@ use orlop_bundle::format::Value;
 use orlop_bundle::format::units;
 use orlop_bundle::layer::Time;
 use orlop_bundle::reference::Reference;
-use orlop_bundle::store::{Freed, Prune as Kind, Ref, Store, Verify as What};
+use orlop_bundle::store::{Found, Freed, Prune as Kind, Ref, Store, Verify as What};
 
 use super::Global;
 use super::screen::{Screen, ask, tell};
@@ -95,8 +95,12 @@ pub(crate) fn new_name(text: &str) -> Result<String> {
 pub(crate) fn tag(args: &Tag, store: &Store) -> Result<()> {
     let name = new_name(&args.name)?;
     let found = store.find(&args.image)?;
-    let index = found.refs.iter().find_map(|r| r.index.as_ref());
-    store.set_ref_from(&name, &found.descriptor, index)
+    // A whole index is the better one to have come from.
+    let from = found.refs.iter().filter(|r| r.index.is_some()).max_by_key(|r| r.whole);
+    match from.and_then(|r| r.index.as_ref().filter(|_| r.whole)) {
+        Some(index) => store.set_ref_whole(&name, &found.descriptor, index),
+        None => store.set_ref_from(&name, &found.descriptor, from.and_then(|r| r.index.as_ref())),
+    }
 }
 
 /// The time that `SOURCE_DATE_EPOCH` says, in seconds since 1970, if it is set.
@@ -135,15 +139,26 @@ pub(crate) fn rmi(args: &Rmi, store: &Store, screen: &mut Screen) -> Result<()> 
 
 fn remove(what: &str, force: bool, used: &HashSet<Digest>, store: &Store, screen: &mut Screen) -> Result<()> {
     let found = store.find(what)?;
-    let names: Vec<&str> = found.refs.iter().filter_map(|r| r.name.as_deref()).collect();
-    let named = names.iter().find(|name| **name == what || **name == format!("{what}:latest"));
-    let going: Vec<&str> = named.map_or_else(|| names.clone(), |name| vec![*name]);
+    let id = found.manifest.config.digest;
+    let is_name = |name: &str| name == what || name == format!("{what}:latest");
+    let named = found.refs.iter().filter_map(|r| r.name.clone()).find(|name| is_name(name));
+    // To people several manifests of one configuration are one image: packed in another way, or another registry's.
+    let (of_image, others): (Vec<Found>, Vec<Found>) = match id.hex().starts_with(hex(what)) && named.is_none() {
+        true => store.manifests()?.into_iter().partition(|other| other.manifest.config.digest == id),
+        false => {
+            let others = store.manifests()?.into_iter();
+            (vec![found.clone()], others.filter(|other| other.descriptor.digest != found.descriptor.digest).collect())
+        }
+    };
+    let names: Vec<&str> = of_image.iter().flat_map(|of| &of.refs).filter_map(|r| r.name.as_deref()).collect();
+    let going = named.as_ref().map_or_else(|| names.clone(), |name| vec![name.as_str()]);
     let in_use = |why: String| Err(Error::new(ErrorKind::InUse, format!("{what}: {why}")));
     if !force && going.len() > 1 {
         return in_use(format!("has {} names ({}); remove them, or use -f", going.len(), going.join(", ")));
     }
     let last = going.len() == names.len();
-    if !force && last && used.contains(&found.descriptor.digest) {
+    let is_used = of_image.iter().any(|of| used.contains(&of.descriptor.digest));
+    if !force && last && is_used {
         return in_use("a bundle is made of it; remove that, or use -f".to_owned());
     }
     for name in &going {
@@ -152,12 +167,19 @@ fn remove(what: &str, force: bool, used: &HashSet<Digest>, store: &Store, screen
         }
     }
     if last {
-        store.remove_nameless(&found.descriptor.digest)?;
-        if !used.contains(&found.descriptor.digest) {
-            screen.line(&format!("Deleted: {}", found.manifest.config.digest))?;
+        for of in &of_image {
+            store.remove_nameless(&of.descriptor.digest)?;
+        }
+        if !is_used && !others.iter().any(|other| other.manifest.config.digest == id) {
+            screen.line(&format!("Deleted: {id}"))?;
         }
     }
     Ok(())
+}
+
+/// An id without what may stand before it.
+fn hex(id: &str) -> &str {
+    id.strip_prefix("sha256:").unwrap_or(id)
 }
 
 /// What `prune --filter` asks of an image.

@@ -6,19 +6,18 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use orlop_bundle::commit::document::{self, About};
 use orlop_bundle::dir::{Dir, read_limited};
 use orlop_bundle::error::{At, Error, ErrorKind, Result};
 use orlop_bundle::format::Value;
-use orlop_bundle::image::media;
+use orlop_bundle::image::Descriptor;
 use orlop_bundle::layer::Time;
 use orlop_bundle::platform::{self, Wanted};
 use orlop_bundle::progress::{self, Direction};
-use orlop_bundle::pull::{self, Options, Pulled};
+use orlop_bundle::pull::{self, Made, Options, Pulled};
 use orlop_bundle::push;
 use orlop_bundle::reference::{Location, Reference};
 use orlop_bundle::registry::Access;
-use orlop_bundle::store::{Found, Store};
+use orlop_bundle::store::{Found, Ref, Store};
 use orlop_bundle::transfer::{JOBS, Progress};
 use orlop_bundle::transport::{self, Saved};
 use rustix::fs::{Mode, OFlags};
@@ -57,6 +56,9 @@ pub(crate) struct Pull {
     /// Which image of a multi-platform one: OS/ARCH[/VARIANT]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
+    /// The images of all other platforms too, as they are, so that `push --all-platforms` can send the whole index
+    #[arg(long, visible_alias = "all")]
+    pub(crate) all_platforms: bool,
     /// How many layers at a time
     #[arg(long, value_name = "NUMBER", default_value_t = JOBS)]
     pub(crate) jobs: usize,
@@ -116,6 +118,9 @@ Examples:
   orlop-bundle push mine:2.0 registry.example/team/mine:2.0
   orlop-bundle push mine:2.0 oci:layout:2.0")]
 pub(crate) struct Push {
+    /// The whole index that the image was chosen from, as `pull --all-platforms` has fetched it
+    #[arg(long, visible_alias = "all")]
+    pub(crate) all_platforms: bool,
     /// How many layers at a time
     #[arg(long, value_name = "NUMBER", default_value_t = JOBS)]
     pub(crate) jobs: usize,
@@ -204,7 +209,8 @@ pub(crate) fn pull(args: &Pull, global: &Global, store: &Store, screen: &mut Scr
         return Err(Error::invalid("one --name for several images"));
     }
     let access = args.wire.access()?;
-    let options = Options { platform: wanted(args.platform.as_ref())?, name, jobs: args.jobs, ..Options::default() };
+    let (platform, all_platforms) = (wanted(args.platform.as_ref())?, args.all_platforms);
+    let options = Options { platform, all_platforms, name, jobs: args.jobs, ..Options::default() };
     let mut all = Vec::new();
     for image in &args.images {
         let location: Location = image.parse()?;
@@ -269,42 +275,18 @@ pub(crate) fn import(args: &Import, global: &Global, store: &Store, screen: &mut
         source => (None, source.into()),
     };
     let created = source_date_epoch()?.unwrap_or_else(Time::now);
-    let options = Options { platform: wanted(args.platform.as_ref())?, name, created, ..Options::default() };
+    let from = (args.source == "-").then(|| "Imported from -".to_owned());
+    let made = Made { created, changes: args.change.clone(), message: args.message.clone().or(from) };
+    let options = Options { platform: wanted(args.platform.as_ref())?, name, made, ..Options::default() };
     let access = Access::default();
     let pulled = pull::pull(store, &access, &Location::Rootfs(path), &options, &*watch(global, Direction::In))?;
     for image in pulled {
-        let image = if args.change.is_empty() && args.message.is_none() {
-            image
-        } else {
-            changed(args, store, image, created)?
-        };
         match global.json {
             true => screen.line(&entry(&image).json_pretty())?,
             false => screen.line(&image.id.to_string())?,
         }
     }
     Ok(())
-}
-
-/// The imported image with the user's changes, in the place of the one without them.
-fn changed(args: &Import, store: &Store, image: Pulled, created: Time) -> Result<Pulled> {
-    let _lease = store.lease()?;
-    let plain = store.image_of(&image.manifest)?;
-    let about = About {
-        author: None,
-        message: args.message.clone(),
-        created_by: "import".to_owned(),
-        changes: args.change.clone(),
-        created,
-    };
-    let made = document::image(&plain.manifest, &plain.config_bytes, None, &about)?;
-    let config = store.put(media::CONFIG, &made.config, None)?;
-    let manifest = store.put(media::MANIFEST, &made.manifest, None)?;
-    for name in &image.names {
-        store.set_ref(name, &manifest)?;
-    }
-    store.remove_nameless(&image.manifest.digest)?;
-    Ok(Pulled { manifest, id: config.digest, ..image })
 }
 
 /// Takes in all images of an archive or layout.
@@ -352,6 +334,8 @@ pub(crate) fn load(args: &Load, global: &Global, store: &Store, screen: &mut Scr
 pub(crate) fn push(args: &Push, global: &Global, store: &Store, screen: &mut Screen) -> Result<()> {
     let access = args.wire.access()?;
     let image = pull::find(store, &access.settings, &args.image)?;
+    // An image that came alone is all that there is.
+    let whole = index(&image, &args.image).filter(|_| args.all_platforms);
     let to = args.destination.as_ref().unwrap_or(&args.image);
     let (said, manifest) = match to.parse()? {
         Location::Registry(name) => {
@@ -363,13 +347,18 @@ pub(crate) fn push(args: &Push, global: &Global, store: &Store, screen: &mut Scr
                 _ => name,
             };
             let name = name.tagged();
-            let sent = push::push(store, &access, &image, &name, args.jobs, &*watch(global, Direction::Out))?;
+            let progress = watch(global, Direction::Out);
+            let sent = match whole {
+                Some(index) => push::push_whole(store, &access, index, &name, args.jobs, &*progress)?,
+                None => push::push(store, &access, &image, &name, args.jobs, &*progress)?,
+            };
             (name.selector(), sent)
         }
         location => {
-            let saved = Saved { image: &image, names: names(&image, &args.image) };
+            let sent = whole.unwrap_or(&image.descriptor).clone();
+            let saved = Saved { image: &image, names: names(&image, &args.image), whole: whole.cloned() };
             transport::save(store, &[saved], &location, &*watch(global, Direction::Saved))?;
-            (location.to_string(), image.descriptor.clone())
+            (location.to_string(), sent)
         }
     };
     let size = manifest.size;
@@ -378,6 +367,14 @@ pub(crate) fn push(args: &Push, global: &Global, store: &Store, screen: &mut Scr
         return screen.line(&document.json_pretty());
     }
     if global.quiet { Ok(()) } else { screen.line(&format!("{said}: digest: {} size: {size}", manifest.digest)) }
+}
+
+/// The index that an image was chosen from: under the name that it was asked for by, or else one that is here whole.
+fn index<'a>(image: &'a Found, what: &str) -> Option<&'a Descriptor> {
+    let asked = |r: &&Ref| r.name.as_deref().is_some_and(|name| name == what || name == format!("{what}:latest"));
+    let refs = image.refs.iter().filter(|r| r.index.is_some());
+    let best = refs.clone().find(asked).or_else(|| refs.max_by_key(|r| r.whole));
+    best.and_then(|r| r.index.as_ref())
 }
 
 /// The names that an image has in an archive: the one that it was asked for by, or, by an id, all.
@@ -402,7 +399,7 @@ pub(crate) fn save(args: &Save, global: &Global, store: &Store, screen: &mut Scr
         // Several names of one image are one image with several names.
         match images.iter_mut().find(|saved| saved.image.descriptor.digest == image.descriptor.digest) {
             Some(saved) => saved.names.extend(names),
-            None => images.push(Saved { image, names }),
+            None => images.push(Saved { image, names, whole: None }),
         }
     }
     let at = |path: PathBuf| match args.format {

@@ -371,10 +371,15 @@ pub struct Inspected<'a> {
     pub size: u64,
     /// When it was given its newest name, in seconds since 1970.
     pub tagged: Option<i64>,
+    /// Where its merged index is, if it has been made.
+    pub index: Option<&'a str>,
+    /// Where its plain layers are, from the base up.
+    pub tars: &'a [String],
 }
 
-/// The document of `inspect`: Docker's members by Docker's names, then what is known here besides (`Manifest`, `Layers`).
-/// What the configuration has and Docker's document has not (`Healthcheck`, `Shell`) is in `Config` as it came.
+/// The document of `inspect`: the members that Docker had until 25, by its names, then what is known here besides
+/// (`Manifest`, `Layers`). What Docker leaves out when it is empty is there, and null. Left out are `Container` and
+/// `ContainerConfig`, which say what an old build left behind, and which Docker itself has given up.
 pub fn inspect(image: &Inspected<'_>) -> Result<Value> {
     let config: serde_json::Value = json::parse("image configuration", image.config)?;
     let parsed = ImageConfig::parse(image.config, image.parts.layers.len())?;
@@ -402,14 +407,19 @@ pub fn inspect(image: &Inspected<'_>) -> Result<Value> {
         ("Id", image.parts.config.digest.to_string().into()),
         ("RepoTags", Value::list(tags)),
         ("RepoDigests", Value::list(repositories)),
+        ("Parent", "".into()),
         ("Comment", comment.into()),
         ("Created", text("created").into()),
+        ("DockerVersion", text("docker_version").into()),
         ("Author", text("author").into()),
         ("Config", run_config(config.get("config"))),
         ("Architecture", text("architecture").into()),
         ("Variant", text("variant").into()),
         ("Os", text("os").into()),
+        ("OsVersion", text("os.version").into()),
         ("Size", image.size.into()),
+        ("VirtualSize", image.size.into()),
+        ("GraphDriver", Value::record([("Data", graph_data(image)), ("Name", "erofs".into())])),
         (
             "RootFS",
             Value::record([
@@ -430,21 +440,43 @@ pub fn inspect(image: &Inspected<'_>) -> Result<Value> {
     ]))
 }
 
+/// Where an image's files are, in texts as Docker's drivers have them.
+fn graph_data(image: &Inspected<'_>) -> Value {
+    let index = image.index.map(|index| ("Index".to_owned(), index.into()));
+    Value::Map(index.into_iter().chain([("Layers".to_owned(), image.tars.join(":").into())]).collect())
+}
+
 /// `config` of a configuration with all members of Docker's, and what it has besides.
 fn run_config(config: Option<&serde_json::Value>) -> Value {
     const SLICE: Value = Value::Null("[]");
     const MAP: Value = Value::Null("map[]");
+    const POINTER: Value = Value::Null("<nil>");
     let known = [
+        ("Hostname", "".into()),
+        ("Domainname", "".into()),
         ("User", "".into()),
+        ("AttachStdin", false.into()),
+        ("AttachStdout", false.into()),
+        ("AttachStderr", false.into()),
         ("ExposedPorts", MAP),
+        ("Tty", false.into()),
+        ("OpenStdin", false.into()),
+        ("StdinOnce", false.into()),
         ("Env", SLICE),
         ("Cmd", SLICE),
+        ("Healthcheck", POINTER),
+        ("ArgsEscaped", false.into()),
+        ("Image", "".into()),
         ("Volumes", MAP),
         ("WorkingDir", "".into()),
         ("Entrypoint", SLICE),
+        ("NetworkDisabled", false.into()),
+        ("MacAddress", "".into()),
         ("OnBuild", SLICE),
         ("Labels", MAP),
         ("StopSignal", "".into()),
+        ("StopTimeout", POINTER),
+        ("Shell", SLICE),
     ];
     let mut members = config.and_then(|config| config.as_object()).cloned().unwrap_or_default();
     let mut fields = Vec::with_capacity(known.len() + members.len());
@@ -783,6 +815,8 @@ debian                    12         abababababab   3 hours ago    124MB
             config: text.as_bytes(),
             size: 77_800_005,
             tagged: Some(1_795_261_944),
+            index: Some("/s/trees/12.erofs"),
+            tars: &["/s/layers/ab.tar".to_owned(), "/s/layers/cd.tar".to_owned()],
         })
         .unwrap();
         let render =
@@ -798,6 +832,13 @@ debian                    12         abababababab   3 hours ago    124MB
             ),
             ("{{json .RootFS}}", format!(r#"{{"Type":"layers","Layers":["{ab}","{cd}"]}}"#)),
             ("{{.Config.Cmd}} {{.Config.Env}} {{.Config.Volumes}} [{{.Config.User}}]", "[] [A=1] map[] []".into()),
+            (
+                "{{.Config.Tty}} {{.Config.StopTimeout}} {{.Config.Shell}} {{.VirtualSize}}",
+                "false <nil> [] 77800005".into(),
+            ),
+            ("{{if .Config.ExposedPorts}}ports{{end}}{{.Parent}}{{.DockerVersion}}{{.OsVersion}}", String::new()),
+            ("{{.GraphDriver.Name}} {{.GraphDriver.Data.Index}}", "erofs /s/trees/12.erofs".into()),
+            ("{{.GraphDriver.Data.Layers}}", "/s/layers/ab.tar:/s/layers/cd.tar".into()),
             ("{{.Config.Labels.x}} {{.Config.Labels.z}}", "y <no value>".into()),
             ("{{index .Config.Healthcheck.Test 0}}", "NONE".into()),
             ("{{.Metadata.LastTagTime}}", "2026-11-21T11:52:24Z".into()),

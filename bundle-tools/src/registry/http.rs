@@ -7,10 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use ureq::http::{Method, StatusCode, Uri, header};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, BodyReader, SendBody};
 
-use crate::dir::{Dir, read_limited};
+use super::certificates;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Redirects that are followed.
@@ -18,6 +17,10 @@ const MAX_REDIRECTS: usize = 5;
 
 /// The longest that a server is obeyed when it says how long to wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// What `openssl req -x509` makes by itself.
+const OWN_AUTHORITY: &str = "its certificate is an authority's (CA:TRUE), and a server's may not be; make one with \
+    -addext basicConstraints=CA:FALSE, or have the authority sign the server's";
 
 /// The most that the description of an error may have, in bytes.
 const MAX_EXPLANATION: u64 = 64 << 10;
@@ -196,7 +199,7 @@ pub(crate) struct Http {
 
 impl Http {
     /// A client for `host`, which may be talked to without TLS if `plain`.
-    pub(crate) fn new(host: &str, plain: bool, patience: Patience) -> Self {
+    pub(crate) fn new(host: &str, plain: bool, patience: Patience) -> Result<Self> {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -211,14 +214,10 @@ impl Http {
             .output_buffer_size(256 << 10)
             .max_idle_connections_per_host(8);
         // Reading some 150 certificates takes longer than a whole exchange on this machine.
-        let config = if plain || is_loopback_host(host) {
-            config
-        } else {
-            config.tls_config(TlsConfig::builder().root_certs(roots(host)).build())
-        };
+        let config = if plain { config } else { config.tls_config(certificates::tls(host)?) };
         // As everywhere else, a proxy is not for this machine itself.
         let config = if is_loopback_host(host) { config.proxy(None) } else { config };
-        Self { agent: config.build().new_agent(), patience, plain: plain.then(|| host.to_owned()) }
+        Ok(Self { agent: config.build().new_agent(), patience, plain: plain.then(|| host.to_owned()) })
     }
 
     /// True if `url` may be talked to without TLS.
@@ -390,53 +389,20 @@ fn resolve(from: &Uri, location: &str) -> Result<Uri> {
 fn transport_error(host: &str, e: &ureq::Error) -> Error {
     let kind = match e {
         ureq::Error::Http(_) | ureq::Error::BadUri(_) => ErrorKind::Invalid,
-        // Not a matter of time.
+        // Not a matter of time. TLS reports what it doesn't trust as a failure to read, too.
         ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => ErrorKind::Denied,
+        ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => ErrorKind::Denied,
         _ => ErrorKind::Network,
     };
     let text = match e {
         ureq::Error::HostNotFound => "no such host".to_owned(),
         ureq::Error::ConnectionFailed => "no connection".to_owned(),
         ureq::Error::Timeout(what) => format!("no answer in time ({what:?})").to_lowercase(),
+        ureq::Error::Io(e) if e.to_string().contains("CaUsedAsEndEntity") => OWN_AUTHORITY.to_owned(),
         ureq::Error::Io(e) => e.to_string().split(" (os error").next().unwrap_or_default().to_lowercase(),
         other => other.to_string(),
     };
     Error::new(kind, format!("{host}: {text}"))
-}
-
-/// The authorities that vouch for `host`: the system's (or, where there are none, Mozilla's as of this build), and
-/// those in `/etc/orlop/certs.d/HOST/*.crt`. A static binary cannot ask the system's TLS library, so the usual places
-/// of its bundle are tried.
-#[allow(clippy::disallowed_methods, reason = "the administrator's own files, at the host's paths")]
-fn roots(host: &str) -> RootCerts {
-    const BUNDLES: [&str; 4] = [
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-        "/etc/ssl/ca-bundle.pem",
-        "/etc/ssl/cert.pem",
-    ];
-    const MAX_BUNDLE: u64 = 16 << 20;
-    let certificates = |pem: &[u8]| -> Vec<Certificate<'static>> {
-        let items = parse_pem(pem).filter_map(std::result::Result::ok);
-        items.filter_map(|item| if let PemItem::Certificate(one) = item { Some(one) } else { None }).collect()
-    };
-    let chosen = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
-    let places = chosen.into_iter().chain(BUNDLES.map(Into::into));
-    let read = |path: std::path::PathBuf| {
-        let file = File::open(&path).ok()?;
-        read_limited(file, "certificates", MAX_BUNDLE).ok()
-    };
-    let system = places.filter_map(read).map(|pem| certificates(&pem)).find(|found| !found.is_empty());
-    let mut own = Vec::new();
-    if let Ok(folder) = Dir::at(std::path::Path::new("/etc/orlop/certs.d")).and_then(|all| all.dir(host)) {
-        for name in folder.names().unwrap_or_default().iter().filter(|name| name.ends_with(".crt")) {
-            own.extend(folder.read(name, MAX_BUNDLE).map(|pem| certificates(&pem)).unwrap_or_default());
-        }
-    }
-    match system {
-        None if own.is_empty() => RootCerts::WebPki,
-        system => RootCerts::new_with_certs(&system.into_iter().flatten().chain(own).collect::<Vec<_>>()),
-    }
 }
 
 #[cfg(test)]
@@ -465,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_redirect_never_leaves_tls_and_plain_http_stays_where_it_is_allowed() {
-        let http = Http::new("reg.example:5000", true, Patience::default());
+        let http = Http::new("reg.example:5000", true, Patience::default()).unwrap();
         let target = |from: &str, location: &str| http.target(&from.parse().unwrap(), location).is_ok();
         assert!(target("https://r.example/a", "https://other.example/"));
         assert!(!target("https://r.example/a", "http://other.example/"));

@@ -3,6 +3,7 @@
 //! What comes in is bounded, and documents are verified here; a blob's digest is verified by who stores it.
 
 mod auth;
+mod certificates;
 pub mod credentials;
 mod download;
 mod http;
@@ -119,17 +120,17 @@ fn connect(host: &str, plain: bool, patience: Patience) -> Result<(Http, Uri)> {
         format!("{scheme}://{host}{path}").parse().map_err(|_| Error::invalid(format!("{host:?} is not HOST[:PORT]")))
     };
     if plain {
-        return Ok((Http::new(host, true, patience), url("http", "/")?));
+        return Ok((Http::new(host, true, patience)?, url("http", "/")?));
     }
     if is_loopback_host(host) {
-        let http = Http::new(host, true, patience);
+        let http = Http::new(host, true, patience)?;
         // A server with TLS answers this with an alert, or with 400 as Go's does.
         let answer = http.exchange(&Request::new(Method::GET, url("http", "/v2/")?));
         if answer.is_ok_and(|response| response.status != StatusCode::BAD_REQUEST) {
             return Ok((http, url("http", "/")?));
         }
     }
-    Ok((Http::new(host, false, patience), url("https", "/")?))
+    Ok((Http::new(host, false, patience)?, url("https", "/")?))
 }
 
 /// A repository of a registry.

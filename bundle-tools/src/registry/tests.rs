@@ -440,6 +440,6 @@ fn login_keeps_credentials_that_are_good() {
 #[test]
 fn a_registry_elsewhere_is_not_talked_to_without_tls() {
     let request = Request::new(Method::GET, "http://registry.example/v2/".parse().unwrap());
-    let said = Http::new("registry.example", false, QUICK).follow(&request).unwrap_err().to_string();
+    let said = Http::new("registry.example", false, QUICK).unwrap().follow(&request).unwrap_err().to_string();
     assert!(said.contains("without TLS"), "{said}");
 }

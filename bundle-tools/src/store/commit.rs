@@ -1,13 +1,11 @@
 //! A container's changes become a layer of the store.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::pipe::PipeFlags;
-
-use super::layers::{seal_table, table_name, tar_name};
-use super::lock::{Growing, Scratch};
+use super::behind::Behind;
+use super::layers::{self, seal_table, table_name, tar_name};
+use super::lock::Scratch;
 use super::{Lease, Store};
 use crate::commit::document::NewLayer;
 use crate::commit::{self, Changes, Options, Output, Summary, Target};
@@ -18,8 +16,6 @@ use crate::error::{At, Result};
 use crate::image::Compression;
 use crate::worker::{Jail, Task, Worker};
 
-/// How much a pipe between the worker and this process holds, in bytes; what an unprivileged process may ask for.
-const PIPE: usize = 1 << 20;
 /// The longest list of changes that is read, in bytes.
 const MAX_DIFF: u64 = 1 << 30;
 
@@ -39,17 +35,14 @@ impl Store {
     ) -> Result<(Option<NewLayer>, Summary)> {
         let (tar, mut table, blob) =
             (Scratch::new(&self.incoming)?, Scratch::new(&self.incoming)?, Scratch::new(&self.incoming)?);
-        let (from, to) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(|| "make a pipe")?;
-        // It is only slower without.
-        let _ = rustix::pipe::fcntl_setpipe_size(&from, PIPE);
+        let (from, to) = layers::pipe()?;
         let to_table = table.append()?;
         let worker =
             self.start_commit(below, root, changes, options, Output::Layer, &[to.as_fd(), to_table.as_fd()])?;
         drop((to, to_table));
         let target = Target { compression, level, to: &blob.file };
-        let sealed = tar.flushed_meanwhile(|flush| {
-            commit::seal(File::from(from), Growing { file: &tar.file, flush, length: 0 }, target)
-        });
+        let mut behind = Behind::new(&tar.file, 0)?;
+        let sealed = commit::seal(from, &mut behind, target).and_then(|sealed| behind.finish().map(|()| sealed));
         // If the worker has failed, that is why the tar ends early; if not, it has to be gone before what it wrote is read.
         let summary: Summary = match &sealed {
             Ok(_) => worker.wait()?,
@@ -82,11 +75,11 @@ impl Store {
 
     /// Has a worker list what is different in `root` from the image of the layers `below`, in the order of the paths.
     pub fn diff(&self, below: &[Digest], root: &Dir, changes: Changes, options: &Options) -> Result<Vec<Change>> {
-        let (from, to) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(|| "make a pipe")?;
+        let (from, to) = layers::pipe()?;
         let worker = self.start_commit(below, root, changes, options, Output::Diff, &[to.as_fd()])?;
         drop(to);
         let mut bytes = Vec::new();
-        File::from(from).take(MAX_DIFF).read_to_end(&mut bytes).at(|| "read the changes")?;
+        from.take(MAX_DIFF).read_to_end(&mut bytes).at(|| "read the changes")?;
         worker.wait::<Summary>()?;
         crate::diff::decode(&bytes)
     }

@@ -115,13 +115,26 @@ impl Store {
     pub(super) fn marks(&self) -> Result<Marks> {
         let mut marks = Marks::default();
         for r in self.refs()? {
-            marks.blobs.extend(r.index.map(|index| index.digest));
-            self.mark(&r.manifest, &mut marks)?;
+            self.mark_ref(&r, &mut marks)?;
         }
         for manifest in self.bundle_manifests()? {
             self.mark(&manifest, &mut marks)?;
         }
         Ok(marks)
+    }
+
+    /// Marks what a name needs.
+    pub(super) fn mark_ref(&self, r: &Ref, marks: &mut Marks) -> Result<()> {
+        if let Some(index) = &r.index {
+            marks.blobs.insert(index.digest);
+            if r.whole {
+                for part in self.index_parts(index, &mut |_| Ok(()))? {
+                    marks.blobs.insert(part.descriptor.digest);
+                    marks.blobs.extend(part.blobs.iter().map(|blob| blob.digest));
+                }
+            }
+        }
+        self.mark(&r.manifest, marks)
     }
 
     /// Marks what a manifest needs. A document that is missing or damaged is an error: without it, it can't be known what

@@ -1,10 +1,14 @@
 //! Images: from what a user calls one to its documents.
 
-use super::Store;
+use std::path::PathBuf;
+
+use super::layers::{chain_id, tar_name, tree_name};
 use super::refs::Ref;
+use super::{Store, optional};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Descriptor, Document, ImageConfig, Manifest, media};
+use crate::index::{self, Part};
 use crate::json::MAX_DOCUMENT;
 
 /// A manifest in the store, an image's or another artifact's.
@@ -156,6 +160,35 @@ impl Store {
     /// Every image that a ref means, once; in the order of the names. Artifacts are left out.
     pub fn images(&self) -> Result<Vec<Image>> {
         self.manifests()?.into_iter().filter(Found::is_image).map(|found| self.to_image(found)).collect()
+    }
+
+    /// Where a plain layer is, for people: what is read is opened from the store's directory.
+    pub fn tar_path(&self, diff_id: &Digest) -> PathBuf {
+        self.place(&format!("layers/{}", tar_name(diff_id)))
+    }
+
+    /// Where the merged index of a chain of layers is, if it has been made.
+    pub fn tree_path(&self, diff_ids: &[Digest]) -> Result<Option<PathBuf>> {
+        let name = tree_name(&chain_id(diff_ids));
+        Ok(optional(self.trees.file(&name))?.map(|_| self.place(&format!("trees/{name}"))))
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a path to be shown, not to be opened")]
+    fn place(&self, name: &str) -> PathBuf {
+        std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()).join(name)
+    }
+
+    /// What an index in the store leads to ([`index::parts`]). `missing` decides about documents that are not here: whether
+    /// that is an error.
+    pub fn index_parts(
+        &self,
+        index: &Descriptor,
+        missing: &mut dyn FnMut(&Descriptor) -> Result<()>,
+    ) -> Result<Vec<Part>> {
+        index::parts(index, self.read_blob(index)?, &mut |entry| match self.blob(&entry.digest)? {
+            Some(_) => self.read_blob(entry).map(Some),
+            None => missing(entry).map(|()| None),
+        })
     }
 
     /// The bytes of a document: at most [`MAX_DOCUMENT`], and what the descriptor says.

@@ -1,11 +1,12 @@
 //! Blobs on their way in: written to `incoming/`, hashed meanwhile, and published once they are what was promised.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Store;
+use super::behind::Behind;
 use super::lock::{self, Lease};
 use crate::digest::{Digest, Hasher};
 use crate::error::{At, Error, Result};
@@ -20,8 +21,9 @@ pub struct Incoming<'s> {
     size: Option<u64>,
     state: State,
     shared: Arc<Shared>,
-    /// How much of it the followers were told.
-    told: u64,
+    /// Writes what comes; not there before the first byte.
+    behind: Option<Behind>,
+    fed: Option<Fed>,
     _lease: Lease,
 }
 
@@ -38,6 +40,16 @@ enum State {
     },
 }
 
+/// The reader that makes a layer of the blob while it comes in, seen from the writer.
+#[derive(Debug)]
+struct Fed {
+    to: File,
+    /// How many bytes it has got.
+    at: u64,
+    /// The digest of these, if they come in once more.
+    again: Option<Digest>,
+}
+
 /// A blob in the store, verified.
 #[derive(Debug)]
 pub struct Blob {
@@ -49,13 +61,12 @@ pub struct Blob {
     pub file: File,
 }
 
-/// What a reader that follows the growing file is told.
+/// What reader and writer tell each other.
 #[derive(Debug, Default)]
 struct Progress {
-    have: u64,
     /// Set once: that the whole is there and right, or that it never will be.
     end: Option<Result<(Digest, u64)>>,
-    /// Why a follower has no use for the rest.
+    /// Why the reader has no use for the rest.
     refused: Option<Error>,
 }
 
@@ -70,14 +81,12 @@ impl Shared {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.lock());
+    /// Says what became of it, unless that was said.
+    fn end(&self, end: Result<(Digest, u64)>) {
+        self.lock().end.get_or_insert(end);
         self.changed.notify_all();
     }
 }
-
-/// Followers are told of news at this distance, in bytes.
-const TELL: u64 = 256 << 10;
 
 impl Store {
     /// Begins, or continues, to receive the blob that `descriptor` names. If another process receives it at this
@@ -91,7 +100,8 @@ impl Store {
             size: Some(descriptor.size),
             state,
             shared: Arc::default(),
-            told: 0,
+            behind: None,
+            fed: None,
             _lease: lease,
         };
         if let Some(file) = self.blob(&descriptor.digest)? {
@@ -108,9 +118,7 @@ impl Store {
         }
         let mut hasher = Hasher::default();
         let have = hash_rest(&mut file, &mut hasher)?;
-        let mut incoming = incoming(State::Partial { file, name: Some(name), hasher, have });
-        incoming.tell(0);
-        Ok(incoming)
+        Ok(incoming(State::Partial { file, name: Some(name), hasher, have }))
     }
 
     /// Begins to receive a blob of which only the `size` may be known: a file of the user's own.
@@ -118,7 +126,16 @@ impl Store {
         let lease = self.lease()?;
         let (name, file) = lock::Scratch::new(&self.incoming)?.into_parts()?;
         let state = State::Partial { file, name: Some(name), hasher: Hasher::default(), have: 0 };
-        Ok(Incoming { store: self, expected: None, size, state, shared: Arc::default(), told: 0, _lease: lease })
+        Ok(Incoming {
+            store: self,
+            expected: None,
+            size,
+            state,
+            shared: Arc::default(),
+            behind: None,
+            fed: None,
+            _lease: lease,
+        })
     }
 }
 
@@ -140,10 +157,7 @@ impl Incoming<'_> {
         if len != size {
             return Err(Error::invalid(format!("{digest}: announced with {size} bytes, has {len}")));
         }
-        self.shared.change(|progress| {
-            progress.have = len;
-            progress.end = Some(Ok((digest, len)));
-        });
+        self.shared.end(Ok((digest, len)));
         Ok(self)
     }
 
@@ -164,67 +178,103 @@ impl Incoming<'_> {
     /// those that it has seen.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let named = self.named();
+        self.feed_what_is_there()?;
         let State::Partial { file, hasher, have, .. } = &mut self.state else {
             return Err(Error::invalid(format!("{named}: is complete")));
         };
         if let Some(refused) = self.shared.lock().refused.clone() {
             return Err(refused);
         }
-        let after = have.saturating_add(bytes.len() as u64);
+        let before = *have;
+        let after = before.saturating_add(bytes.len() as u64);
         if let Some(size) = self.size.filter(|size| after > *size) {
             return Err(Error::invalid(format!("{named}: longer than the announced {size} bytes")));
         }
-        file.write_all(bytes).at(|| format!("write {named}"))?;
-        hasher.update(bytes);
+        let known = self.fed.as_ref().map_or(0, |fed| fed.at.clamp(before, after) - before);
+        let (known, new) = bytes.split_at_checked(usize::try_from(known).unwrap_or_default()).unwrap_or((&[], bytes));
+        hasher.update(known);
+        if let Some(fed) = self.fed.as_mut().filter(|fed| after >= fed.at)
+            && let Some(again) = fed.again.take()
+            && hasher.clone().finish() != again
+        {
+            return Err(Error::invalid(format!("{named}: has other bytes than before")));
+        }
+        hasher.update(new);
+        let behind = match &mut self.behind {
+            Some(behind) => behind,
+            None => self.behind.insert(Behind::new(file, before)?),
+        };
+        behind.write_all(bytes).at(|| format!("write {named}"))?;
         *have = after;
-        self.tell(TELL);
+        if let Some(fed) = &mut self.fed {
+            fed.at = fed.at.max(after);
+            if fed.to.write_all(new).is_err() {
+                // It has all that it wants, or says later why not.
+                self.fed = None;
+            }
+        }
         Ok(())
     }
 
     /// Starts over at the first byte, for a server that can't continue.
     pub fn restart(&mut self) -> Result<()> {
-        if let State::Partial { file, hasher, have, .. } = &mut self.state {
-            file.seek(SeekFrom::Start(0)).at(|| "rewind a partial blob")?;
-            *hasher = Hasher::default();
-            *have = 0;
+        self.written()?;
+        let State::Partial { hasher, have, .. } = &mut self.state else { return Ok(()) };
+        let seen = std::mem::take(hasher);
+        if let Some(fed) = self.fed.as_mut().filter(|fed| fed.at == *have && fed.at > 0) {
+            fed.again = Some(seen.finish());
         }
+        *have = 0;
         Ok(())
     }
 
     /// Ends it: checks length and digest, makes the blob durable and gives it its name. If it is too short, what is there
     /// can be continued later; if its digest is another, nothing of it stays.
     pub fn finish(mut self) -> Result<Blob> {
-        let done = self.publish();
-        let end = match &done {
-            Ok(blob) => Ok((blob.digest, blob.size)),
-            Err(e) => Err(e.clone()),
-        };
-        self.shared.change(|progress| {
-            progress.have = end.as_ref().map_or(0, |(_, size)| *size);
-            progress.end.get_or_insert(end);
+        // The reader learns of the end of what is no blob after it has learned why.
+        let done = self.check().inspect_err(|e| self.shared.end(Err(e.clone()))).and_then(|digest| {
+            self.feed_what_is_there()?;
+            self.fed = None;
+            self.publish(digest)
         });
+        self.shared.end(done.as_ref().map(|blob| (blob.digest, blob.size)).map_err(Error::clone));
         done
     }
 
-    fn publish(&mut self) -> Result<Blob> {
+    /// The digest of what came, if it is what was announced.
+    fn check(&mut self) -> Result<Digest> {
+        self.written()?;
         let named = self.named();
-        let (file, name, digest, size) = match &mut self.state {
-            State::Present(file) => {
-                let file = file.try_clone().at(|| "duplicate a descriptor")?;
-                return Ok(Blob { digest: self.expected.unwrap_or(Digest::of(b"")), size: self.have(), file });
-            }
-            State::Partial { file, name, hasher, have } => (file, name, hasher.clone().finish(), *have),
+        let State::Partial { name, hasher, have, .. } = &mut self.state else {
+            return Ok(self.expected.unwrap_or_else(|| Digest::of(b"")));
         };
-        if let Some(announced) = self.size.filter(|announced| *announced != size) {
-            return Err(Error::invalid(format!("{named}: ends after {size} of {announced} bytes")));
+        if let Some(announced) = self.size.filter(|announced| announced != have) {
+            return Err(Error::invalid(format!("{named}: ends after {have} of {announced} bytes")));
         }
-        if let Some(expected) = self.expected.filter(|expected| *expected != digest) {
-            // Not to be continued: the next attempt starts from nothing.
-            if let Some(name) = name.take() {
-                let _ = self.store.incoming.unlink(&name);
+        let digest = hasher.clone().finish();
+        match self.expected.filter(|expected| *expected != digest) {
+            None => Ok(digest),
+            Some(expected) => {
+                // Not to be continued: the next attempt starts from nothing.
+                if let Some(name) = name.take() {
+                    let _ = self.store.incoming.unlink(&name);
+                }
+                Err(Error::invalid(format!("{expected}: the content has the digest {digest}")))
             }
-            return Err(Error::invalid(format!("{expected}: the content has the digest {digest}")));
         }
+    }
+
+    /// Waits until what came is in the file.
+    fn written(&mut self) -> Result<()> {
+        self.behind.take().map_or(Ok(()), |behind| behind.finish().map_err(|e| e.context(self.named())))
+    }
+
+    fn publish(&mut self, digest: Digest) -> Result<Blob> {
+        let (named, size) = (self.named(), self.have());
+        let State::Partial { file, name, .. } = &mut self.state else {
+            let file = self.store.blobs.file(&digest.hex())?;
+            return Ok(Blob { digest, size, file });
+        };
         // A restart may have left old bytes behind the end.
         file.set_len(size).and_then(|()| file.sync_all()).at(|| format!("write {named}"))?;
         if let Some(name) = name.take() {
@@ -235,23 +285,39 @@ impl Incoming<'_> {
         Ok(Blob { digest, size, file: self.store.blobs.file(&digest.hex())? })
     }
 
-    /// What can follow the bytes while they come in.
-    pub fn feed(&self) -> Result<Feed> {
-        let (State::Present(file) | State::Partial { file, .. }) = &self.state;
-        let file = file.try_clone().at(|| "duplicate a descriptor")?;
-        Ok(Feed { file, size: self.size, shared: Arc::clone(&self.shared) })
+    /// What a layer can be made of while the bytes come in. Who holds it has to read: writing waits for it.
+    pub fn feed(&mut self) -> Result<Feed> {
+        let bytes = match &self.state {
+            State::Present(file) => file.try_clone().at(|| "duplicate a descriptor")?,
+            State::Partial { .. } => {
+                let (bytes, to) = super::layers::pipe()?;
+                self.fed = Some(Fed { to, at: 0, again: None });
+                bytes
+            }
+        };
+        Ok(Feed { bytes: Some(bytes), size: self.size, shared: Arc::clone(&self.shared) })
+    }
+
+    /// Gives the reader what had come before it was there.
+    fn feed_what_is_there(&mut self) -> Result<()> {
+        let State::Partial { file, have, .. } = &self.state else { return Ok(()) };
+        let Some(fed) = self.fed.as_mut().filter(|fed| fed.at < *have) else { return Ok(()) };
+        let mut buffer = vec![0; 256 << 10];
+        while fed.at < *have {
+            let n = file.read_at(&mut buffer, fed.at).at(|| "read a partial blob")?;
+            let left = usize::try_from(*have - fed.at).unwrap_or(usize::MAX);
+            let part = buffer.get(..n.min(left)).unwrap_or_default();
+            if part.is_empty() || fed.to.write_all(part).is_err() {
+                self.fed = None;
+                break;
+            }
+            fed.at += part.len() as u64;
+        }
+        Ok(())
     }
 
     fn named(&self) -> String {
         self.expected.map_or_else(|| "blob".to_owned(), |digest| digest.to_string())
-    }
-
-    fn tell(&mut self, distance: u64) {
-        let have = self.have();
-        if have >= self.told.saturating_add(distance) {
-            self.told = have;
-            self.shared.change(|progress| progress.have = progress.have.max(have));
-        }
     }
 
     fn discard(&mut self) {
@@ -266,12 +332,8 @@ impl Incoming<'_> {
 
 impl Drop for Incoming<'_> {
     fn drop(&mut self) {
-        let refused = {
-            let mut progress = self.shared.lock();
-            progress.end.get_or_insert(Err(Error::invalid("the blob did not arrive")));
-            progress.refused.is_some()
-        };
-        self.shared.changed.notify_all();
+        self.shared.end(Err(Error::invalid("the blob did not arrive")));
+        let refused = self.shared.lock().refused.is_some();
         // What a reader could not make sense of is not continued: it may be what a crash left of a file.
         if refused || self.expected.is_none() {
             self.discard();
@@ -289,57 +351,38 @@ impl Write for Incoming<'_> {
     }
 }
 
-/// A blob to read from, complete or still growing.
+/// A blob to make a layer of, complete or on its way.
 #[derive(Debug)]
 pub struct Feed {
-    pub(crate) file: File,
+    /// A file, or a pipe; gone once it is handed on, so that the writer learns that nobody reads any more.
+    bytes: Option<File>,
     /// The announced length, if there is one.
     pub(crate) size: Option<u64>,
     shared: Arc<Shared>,
 }
 
-/// What a follower waits for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    /// So many bytes can be read.
-    Have(u64),
-    /// All bytes are there, and they are the blob of this digest and length.
-    Verified(Digest, u64),
-    /// There will be no more, and what was there must not be used.
-    Failed(Error),
-    /// The follower itself was told to stop.
-    Stopped,
-}
-
 impl Feed {
     /// The feed of a blob in the store.
-    pub fn of(blob: &Blob) -> Result<Self> {
-        let file = blob.file.try_clone().at(|| "duplicate a descriptor")?;
+    pub fn of(blob: Blob) -> Self {
         let shared = Arc::new(Shared::default());
-        shared.change(|progress| {
-            progress.have = blob.size;
-            progress.end = Some(Ok((blob.digest, blob.size)));
-        });
-        Ok(Self { file, size: Some(blob.size), shared })
+        shared.end(Ok((blob.digest, blob.size)));
+        Self { bytes: Some(blob.file), size: Some(blob.size), shared }
     }
 
-    /// Waits for more than `past` bytes, for the end, or until `stop` is set by [`Feed::stop`].
-    pub(crate) fn wait(&self, past: u64, stop: &AtomicBool) -> News {
+    /// The bytes, from the first one to the last; to be had once.
+    pub(crate) fn bytes(&mut self) -> Result<File> {
+        self.bytes.take().ok_or_else(|| Error::invalid("the blob was read before"))
+    }
+
+    /// Waits for the end: the digest and the length of the blob, or why there is none and what was there must not be used.
+    pub(crate) fn verified(&self) -> Result<(Digest, u64)> {
         let mut progress = self.shared.lock();
         loop {
             match &progress.end {
-                Some(Ok((digest, size))) => return News::Verified(*digest, *size),
-                Some(Err(e)) => return News::Failed(e.clone()),
-                None if stop.load(Ordering::Relaxed) => return News::Stopped,
-                None if progress.have > past => return News::Have(progress.have),
+                Some(end) => return end.clone(),
                 None => progress = self.shared.changed.wait(progress).unwrap_or_else(PoisonError::into_inner),
             }
         }
-    }
-
-    /// Ends the waiting of those who wait with `stop`.
-    pub(crate) fn stop(&self, stop: &AtomicBool) {
-        self.shared.change(|_| stop.store(true, Ordering::Relaxed));
     }
 
     /// Why the blob is not, and won't be, what it should.
@@ -349,8 +392,6 @@ impl Feed {
 
     /// Tells the writer that the rest is of no use, and why.
     pub(crate) fn refuse(&self, why: &Error) {
-        self.shared.change(|progress| {
-            progress.refused.get_or_insert_with(|| why.clone());
-        });
+        self.shared.lock().refused.get_or_insert_with(|| why.clone());
     }
 }

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicBool;
 
-use super::incoming::{Feed, Incoming, News};
+use rustix::pipe::PipeFlags;
+
+use super::behind::Behind;
+use super::incoming::{Feed, Incoming};
 use super::lock::{self, Lease, Scratch};
 use super::{Store, optional};
 use crate::digest::{Digest, Hasher};
@@ -103,7 +104,7 @@ impl Store {
         if kind.foreign {
             return Err(Error::unsupported(format!("layer {}: is not to be distributed", descriptor.digest)));
         }
-        let incoming = self.incoming(descriptor)?;
+        let mut incoming = self.incoming(descriptor)?;
         let receive = |mut incoming: Incoming<'_>| {
             if !incoming.is_complete() {
                 fetch(&mut incoming)?;
@@ -116,7 +117,7 @@ impl Store {
         }
         let feed = incoming.feed()?;
         std::thread::scope(|scope| {
-            let added = scope.spawn(|| self.add_layer(lease, &feed, diff_id, progress));
+            let added = scope.spawn(|| self.add_layer(lease, feed, diff_id, progress));
             let received = receive(incoming);
             let added = added.join().unwrap_or_else(|_| Err(Error::invalid("a thread failed")));
             received.and(added)
@@ -129,11 +130,11 @@ impl Store {
     pub fn add_layer(
         &self,
         _lease: &Lease,
-        blob: &Feed,
+        mut blob: Feed,
         diff_id: Option<Digest>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<LayerInfo> {
-        let added = self.try_add_layer(blob, diff_id, progress).map_err(|e| match diff_id {
+        let added = self.try_add_layer(&mut blob, diff_id, progress).map_err(|e| match diff_id {
             Some(diff_id) => e.context(format!("layer {diff_id}")),
             None => e.context("layer"),
         });
@@ -145,7 +146,7 @@ impl Store {
 
     fn try_add_layer(
         &self,
-        blob: &Feed,
+        blob: &mut Feed,
         diff_id: Option<Digest>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<LayerInfo> {
@@ -155,14 +156,10 @@ impl Store {
             return Ok(there);
         }
         let (tar, mut table) = (Scratch::new(&self.incoming)?, Scratch::new(&self.incoming)?);
-        let task = Task::Ingest(ingest::Task::of(blob.size, self.max_layer));
-        let (done, digest, size) = self.inflate(&task, blob, &tar, &table, progress)?;
+        let task = ingest::Task::of(blob.size, self.max_layer);
+        let (done, digest, size) = self.inflate(task, blob, &tar, &table, progress)?;
         // The worker is gone, so what is read from here on stays as it is.
-        let (blob_digest, blob_size) = match blob.wait(u64::MAX, &AtomicBool::new(false)) {
-            News::Verified(digest, size) => (digest, size),
-            News::Failed(e) => return Err(e),
-            News::Have(_) | News::Stopped => return Err(Error::invalid("the blob did not arrive")),
-        };
+        let (blob_digest, blob_size) = blob.verified()?;
         let plain = done.compression == Compression::None;
         let (digest, size) = if plain { (blob_digest, blob_size) } else { (digest, size) };
         if let Some(expected) = diff_id.filter(|expected| *expected != digest) {
@@ -183,74 +180,39 @@ impl Store {
         Ok(info)
     }
 
-    /// Has a worker write the tar and the table, and hashes the tar behind it.
+    /// Has a worker inflate a blob and write its table, and writes and hashes the tar that comes of it. That of a plain blob
+    /// is the blob itself, and nothing is written.
     fn inflate(
         &self,
-        task: &Task,
-        blob: &Feed,
+        task: ingest::Task,
+        blob: &mut Feed,
         tar: &Scratch,
         table: &Scratch,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(ingest::Done, Digest, u64)> {
-        // The worker can only append to its files, so what was hashed is not changed behind our back.
-        let (to_tar, to_table) = (tar.append()?, table.append()?);
-        let mut worker = Worker::start(task, &[blob.file.as_fd(), to_tar.as_fd(), to_table.as_fd()], Jail::Nothing)?;
-        let teller = worker.teller()?;
-        let mut behind = Behind { file: &tar.file, hasher: Hasher::default(), at: 0, buffer: vec![0; 256 << 10] };
-        let stop = AtomicBool::new(false);
-        let done = tar.flushed_meanwhile(|flush| {
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    let mut told = 0;
-                    loop {
-                        match blob.wait(told, &stop) {
-                            News::Have(have) => {
-                                teller.tell(have, false);
-                                told = have;
-                            }
-                            News::Verified(_, size) => return teller.tell(size, true),
-                            // It waits for more, and is told that there is none.
-                            News::Failed(_) | News::Stopped => return teller.tell(told, true),
-                        }
-                    }
-                });
-                let heard = loop {
-                    match worker.hear::<ingest::Done>() {
-                        Ok(Heard::Progress(written)) => {
-                            progress(written);
-                            flush.reached(written);
-                            if let Err(e) = behind.catch_up(written) {
-                                break Err(e);
-                            }
-                        }
-                        Ok(Heard::Done(done)) => break Ok(done),
-                        Err(e) => break Err(e),
-                    }
-                };
-                blob.stop(&stop);
-                heard
-            })
+        let most = task.max_output;
+        let ((from, to), to_table) = (pipe()?, table.append()?);
+        let bytes = blob.bytes()?;
+        let mut worker = Worker::start(&Task::Ingest(task), &[&bytes, &to, &to_table].map(AsFd::as_fd), Jail::Nothing)?;
+        drop((bytes, to, to_table));
+        let done = receive(from, &tar.file, most, progress).and_then(|(digest, size)| {
+            loop {
+                match worker.hear()? {
+                    Heard::Progress(scanned) => progress(scanned),
+                    Heard::Done(done) => return Ok((done, digest, size)),
+                }
+            }
         });
         // Of a blob that did not arrive, or is another, the worker's complaint is not the cause.
-        let done = match (done, blob.failure()) {
-            (Ok(done), _) => done,
-            (Err(_), Some(cause)) => return Err(cause),
-            (Err(e), None) => return Err(e),
-        };
-        drop(worker);
-        behind.catch_up(u64::MAX)?;
-        Ok((done, behind.hasher.finish(), behind.at))
+        done.map_err(|e| blob.failure().unwrap_or(e))
     }
 
     /// A table, made anew from a plain tar of this digest.
-    pub(super) fn scan_again(&self, tar: &Feed) -> Result<Scratch> {
+    pub(super) fn scan_again(&self, mut tar: Feed) -> Result<Scratch> {
         let (none, mut table) = (Scratch::new(&self.incoming)?, Scratch::new(&self.incoming)?);
-        let task = Task::Ingest(ingest::Task::again());
-        self.inflate(&task, tar, &none, &table, &|_| {})?;
-        match tar.wait(u64::MAX, &AtomicBool::new(false)) {
-            News::Verified(digest, size) => drop(seal_table(&mut table, digest, size)?),
-            _ => return Err(Error::invalid("the tar did not arrive")),
-        }
+        self.inflate(ingest::Task::again(), &mut tar, &none, &table, &|_| {})?;
+        let (digest, size) = tar.verified()?;
+        seal_table(&mut table, digest, size)?;
         Ok(table)
     }
 
@@ -372,26 +334,34 @@ pub(super) fn seal_table(scratch: &mut Scratch, diff_id: Digest, tar_size: u64) 
     Ok(info)
 }
 
-/// Hashes a file that grows.
-struct Behind<'f> {
-    file: &'f File,
-    hasher: Hasher,
-    at: u64,
-    buffer: Vec<u8>,
+/// How much a pipe between the worker and this process holds, in bytes; what an unprivileged process may ask for.
+const PIPE: usize = 1 << 20;
+
+/// A pipe for what a worker writes: its end for reading, and the one for writing.
+pub(super) fn pipe() -> Result<(File, File)> {
+    let (from, to) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(|| "make a pipe")?;
+    // It is only slower without.
+    let _ = rustix::pipe::fcntl_setpipe_size(&from, PIPE);
+    Ok((from.into(), to.into()))
 }
 
-impl Behind<'_> {
-    /// Hashes up to `end`, or to where the file ends.
-    fn catch_up(&mut self, end: u64) -> Result<()> {
-        while self.at < end {
-            let most = usize::try_from(end - self.at).unwrap_or(usize::MAX).min(self.buffer.len());
-            let part = self.buffer.get_mut(..most).unwrap_or_default();
-            let n = self.file.read_at(part, self.at).at(|| "read the layer")?;
-            let Some(read) = part.get(..n).filter(|read| !read.is_empty()) else { break };
-            self.hasher.update(read);
-            self.at += n as u64;
+/// Takes in the tar that a worker writes, up to `most` bytes: its digest and its length.
+fn receive(from: File, tar: &File, most: u64, progress: &dyn Fn(u64)) -> Result<(Digest, u64)> {
+    let mut behind = Behind::new(tar, 0)?;
+    let (mut hasher, mut size) = (Hasher::default(), 0);
+    loop {
+        let bytes = behind.fill(&from)?;
+        if bytes.is_empty() {
+            behind.finish()?;
+            return Ok((hasher.finish(), size));
         }
-        Ok(())
+        hasher.update(bytes);
+        size += bytes.len() as u64;
+        if size > most {
+            // The worker's own bound comes first, unless it is not itself any more.
+            return Err(Error::invalid(format!("the layer is longer than {most} bytes")));
+        }
+        progress(size);
     }
 }
 

@@ -5,10 +5,8 @@
 //!   one waits for it.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FlockOperation};
@@ -146,21 +144,6 @@ impl Scratch {
         self.file.sync_all().at(|| "write to disk")
     }
 
-    /// Does `work`, which makes the file longer, and meanwhile writes it to disk piece by piece: less is left to wait for in
-    /// the end.
-    pub(super) fn flushed_meanwhile<T>(&self, work: impl FnOnce(&Flush) -> Result<T>) -> Result<T> {
-        let (more, asked) = mpsc::sync_channel(1);
-        std::thread::scope(|scope| {
-            let flusher = scope.spawn(move || asked.into_iter().try_for_each(|()| self.sync()));
-            let flush = Flush { more, next: AtomicU64::new(PIECE) };
-            let done = work(&flush);
-            drop(flush);
-            let flushed = flusher.join().unwrap_or_else(|_| Err(Error::invalid("a thread failed")));
-            // An error of the disk is told once: not to the last sync, if it was told to this one.
-            done.and_then(|done| flushed.map(|()| done))
-        })
-    }
-
     /// Gives the file its place, atomically. The content is durable ([`Scratch::sync`]) already; the name is once `to` is
     /// synced.
     pub(super) fn publish(mut self, to: &Dir, name: &str) -> Result<()> {
@@ -175,51 +158,6 @@ impl Scratch {
         let file = self.file.try_clone().at(|| "duplicate a descriptor")?;
         self.kept = true;
         Ok((std::mem::take(&mut self.name), file))
-    }
-}
-
-/// How much is written to disk at a time, in bytes.
-const PIECE: u64 = 64 << 20;
-
-/// See [`Scratch::flushed_meanwhile`].
-#[derive(Debug)]
-pub(super) struct Flush {
-    more: mpsc::SyncSender<()>,
-    next: AtomicU64,
-}
-
-impl Flush {
-    /// So long is the file by now, in bytes.
-    pub(super) fn reached(&self, length: u64) {
-        if length >= self.next.load(Ordering::Relaxed) {
-            self.next.store(length.saturating_add(PIECE), Ordering::Relaxed);
-            // It is busy with what came before, or has failed.
-            let _ = self.more.try_send(());
-        }
-    }
-}
-
-/// A file that grows by being written to.
-#[derive(Debug)]
-pub(super) struct Growing<'a> {
-    /// The file.
-    pub(super) file: &'a File,
-    /// Who is told.
-    pub(super) flush: &'a Flush,
-    /// Its length, in bytes.
-    pub(super) length: u64,
-}
-
-impl Write for Growing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let n = self.file.write(bytes)?;
-        self.length += n as u64;
-        self.flush.reached(self.length);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

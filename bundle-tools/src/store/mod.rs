@@ -16,6 +16,7 @@
 //! that works, and at most files in `incoming/` that nobody needs. All files are reached from directories that are held
 //! open.
 
+mod behind;
 mod commit;
 mod gc;
 mod images;

@@ -24,6 +24,9 @@ pub struct Ref {
     /// The index that it was chosen from: what the registry knows by the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<Descriptor>,
+    /// True if the images of all its platforms are to be kept, as blobs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
     /// When the name was set: seconds since 1970.
     pub time: u64,
 }
@@ -36,12 +39,21 @@ const MAX_FILE: u64 = 1 << 20;
 impl Store {
     /// Gives `manifest`, which is in the store, the name `name`; of whatever had it, the name is taken.
     pub fn set_ref(&self, name: &str, manifest: &Descriptor) -> Result<()> {
-        self.set_ref_from(name, manifest, None)
+        self.give(name, manifest, None, false)
+    }
+
+    /// The same as [`Self::set_ref_from`], and all that the index leads to is kept too, as far as it is there.
+    pub fn set_ref_whole(&self, name: &str, manifest: &Descriptor, index: &Descriptor) -> Result<()> {
+        self.give(name, manifest, Some(index), true)
     }
 
     /// The same for a manifest that was chosen from `index` (whose bytes should be in the store too, for what it is
     /// pushed to or verified against).
     pub fn set_ref_from(&self, name: &str, manifest: &Descriptor, index: Option<&Descriptor>) -> Result<()> {
+        self.give(name, manifest, index, false)
+    }
+
+    fn give(&self, name: &str, manifest: &Descriptor, index: Option<&Descriptor>, whole: bool) -> Result<()> {
         let file = file_name(name)?;
         let _lease = self.lease()?;
         if self.blob(&manifest.digest)?.is_none() {
@@ -52,7 +64,8 @@ impl Store {
             ..Descriptor::new(&d.media_type, d.digest, d.size)
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let new = Ref { name: Some(name.to_owned()), manifest: bare(manifest), index: index.map(bare), time: now };
+        let (manifest, index) = (bare(manifest), index.map(bare));
+        let new = Ref { name: Some(name.to_owned()), manifest, index, whole, time: now };
         let old = self.read_ref(&file)?;
         // Before the name is moved, so that at no instant the old image has neither.
         if let Some(old) = old.filter(|old| old.manifest.digest != new.manifest.digest)
@@ -77,7 +90,7 @@ impl Store {
             return Err(Error::not_found(format!("manifest {} is not in the store", manifest.digest)));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let kept = Ref { name: None, manifest: manifest.clone(), index: None, time: now };
+        let kept = Ref { name: None, manifest: manifest.clone(), index: None, whole: false, time: now };
         self.write_ref(&nameless(&manifest.digest), &kept)
     }
 

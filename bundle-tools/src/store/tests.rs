@@ -214,6 +214,37 @@ fn a_server_that_cannot_continue_starts_over() {
 }
 
 #[test]
+fn a_server_that_starts_over_in_the_middle_has_to_say_the_same_again() {
+    let content = tar(&[("a", &vec![7; 3_000_000])]);
+    let mut other = content.clone();
+    // The file's mode, early in what was said already.
+    other[100..108].copy_from_slice(b"0004755\0");
+    let sum: u32 =
+        other[..512].iter().enumerate().map(|(i, b)| u32::from(if (148..156).contains(&i) { b' ' } else { *b })).sum();
+    other[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    for (first, right) in [(&content, true), (&other, false)] {
+        let (_dir, store) = store("again");
+        let lease = store.lease().unwrap();
+        let fetch = |incoming: &mut Incoming<'_>| {
+            incoming.write(&first[..1_500_000])?;
+            incoming.restart()?;
+            incoming.write(&content[..10])?;
+            incoming.write(&content[10..])
+        };
+        let descriptor = Descriptor::of(media::LAYER, &content);
+        let got = store.receive_layer(&lease, &descriptor, Some(Digest::of(&content)), fetch, &|_| {});
+        match right {
+            true => assert_eq!(got.unwrap(), info_of(&store, &content)),
+            false => {
+                let said = got.unwrap_err().to_string();
+                assert!(said.ends_with("has other bytes than before"), "{said}");
+                assert!(no_files(&store.layers));
+            }
+        }
+    }
+}
+
+#[test]
 fn several_at_once_make_a_layer_once() {
     let (dir, _) = store("race");
     let content = tar(&[("a", &vec![3; 3_000_000])]);

@@ -113,8 +113,7 @@ impl Store {
                 named.insert(user);
             }
             let mut marks = Marks::default();
-            marks.blobs.extend(r.index.as_ref().map(|index| index.digest));
-            self.mark(&r.manifest, &mut marks)?;
+            self.mark_ref(&r, &mut marks)?;
             use_all(user, &marks)?;
         }
         for manifest in &bundled {

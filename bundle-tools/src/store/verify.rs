@@ -239,6 +239,6 @@ impl Store {
     fn table_again(&self, diff_id: &Digest) -> Result<super::lock::Scratch> {
         let file = self.layers.file(&tar_name(diff_id))?;
         let size = file.metadata().at(|| "stat a layer")?.len();
-        self.scan_again(&Feed::of(&Blob { digest: *diff_id, size, file })?)
+        self.scan_again(Feed::of(Blob { digest: *diff_id, size, file }))
     }
 }

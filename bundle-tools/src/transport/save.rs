@@ -12,9 +12,11 @@ use serde_json::{Value, json};
 use crate::digest::Digest;
 use crate::dir::Dir;
 use crate::error::{At, Error, ErrorKind, Result};
-use crate::image::{Descriptor, LayerType, media};
+use crate::image::{Descriptor, media};
+use crate::index::Part;
 use crate::json::{self as document, MAX_DOCUMENT};
 use crate::layer::{Extent, Kind, Meta};
+use crate::push;
 use crate::reference::{Location, Reference};
 use crate::store::{Found, Store};
 use crate::tar::Writer;
@@ -31,6 +33,8 @@ pub struct Saved<'a> {
     pub image: &'a Found,
     /// Its names in the file; perhaps none.
     pub names: Vec<Reference>,
+    /// The index to write in its place, with the images of all platforms; for layouts.
+    pub whole: Option<Descriptor>,
 }
 
 /// Writes `images` to `location`. A layout that is there gets them in addition, and a tag that it has goes to the new
@@ -38,6 +42,10 @@ pub struct Saved<'a> {
 pub fn save(store: &Store, images: &[Saved<'_>], location: &Location, progress: &dyn Progress) -> Result<()> {
     let _lease = store.lease()?;
     let save = Save { store, progress };
+    let is_layout = matches!(location, Location::Layout(..) | Location::LayoutArchive(..));
+    if images.iter().any(|image| image.whole.is_some()) && !is_layout {
+        return Err(Error::unsupported(format!("{location}: has one platform; oci: and oci-archive: have all")));
+    }
     let written = match location {
         Location::Layout(path, tag) => save.layout(&tagged(images, tag.as_deref())?, path),
         Location::LayoutArchive(path, tag) => {
@@ -70,16 +78,16 @@ fn only<'a, 'i>(images: &'a mut [Saved<'i>]) -> Result<&'a mut Saved<'i>> {
 }
 
 /// The entries of a layout's index: one for each name, and one for an image without any.
-fn tagged(images: &[Saved<'_>], tag: Option<&str>) -> Result<Vec<(Descriptor, Digest)>> {
+fn tagged(images: &[Saved<'_>], tag: Option<&str>) -> Result<Vec<Descriptor>> {
     if tag.is_some() && images.len() != 1 {
         return Err(Error::invalid(format!("one tag for {} images", images.len())));
     }
     let mut entries = Vec::new();
-    for Saved { image, names } in images {
-        let plain = &image.descriptor;
-        let entry = |annotations: BTreeMap<String, String>| {
-            let descriptor = Descriptor { annotations, ..Descriptor::new(&plain.media_type, plain.digest, plain.size) };
-            (descriptor, plain.digest)
+    for Saved { image, names, whole } in images {
+        let plain = whole.as_ref().unwrap_or(&image.descriptor);
+        let entry = |annotations: BTreeMap<String, String>| Descriptor {
+            annotations,
+            ..Descriptor::new(&plain.media_type, plain.digest, plain.size)
         };
         match (tag, names.is_empty()) {
             (Some(tag), _) => entries.push(entry([(REF_NAME.to_owned(), tag.to_owned())].into())),
@@ -136,17 +144,17 @@ struct Save<'a> {
 }
 
 impl Save<'_> {
-    /// The blobs of `images`, each once, manifests included.
-    fn blobs(&self, digests: &[Digest]) -> Result<Vec<Descriptor>> {
+    /// The blobs of manifests and of indexes, each once, with all documents.
+    fn blobs(&self, roots: &[Descriptor]) -> Result<Vec<Descriptor>> {
         let mut seen = HashSet::new();
         let mut blobs = Vec::new();
-        for digest in digests {
-            let found = self.store.find(&digest.to_string())?;
-            for part in found.manifest.layers.iter().chain([&found.manifest.config, &found.descriptor]) {
-                let kept = LayerType::of(&part.media_type).is_none_or(|kind| !kind.foreign);
-                if kept && seen.insert(part.digest) {
-                    blobs.push(part.clone());
-                }
+        for root in roots {
+            for Part { descriptor, blobs: parts, .. } in self.store.index_parts(root, &mut push::missing)? {
+                // As in a manifest that is alone: what it is made of, and then itself.
+                let (config, layers) =
+                    parts.split_first().map_or((None, &[][..]), |(config, rest)| (Some(config), rest));
+                let all = layers.iter().chain(config).chain([&descriptor]);
+                blobs.extend(all.filter(|blob| seen.insert(blob.digest)).cloned());
             }
         }
         for blob in &blobs {
@@ -189,12 +197,11 @@ impl Save<'_> {
         Ok(())
     }
 
-    fn layout(&self, entries: &[(Descriptor, Digest)], path: &Path) -> Result<()> {
+    fn layout(&self, entries: &[Descriptor], path: &Path) -> Result<()> {
         let root = Dir::make(path)?;
         let there = is_layout(&root)?;
         let blobs = root.make_dir("blobs")?.make_dir("sha256")?;
-        let digests: Vec<_> = entries.iter().map(|(_, digest)| *digest).collect();
-        for blob in self.blobs(&digests)? {
+        for blob in self.blobs(entries)? {
             self.put(&blobs, &blob.digest.hex(), &blob)?;
         }
         blobs.sync()?;
@@ -204,7 +211,7 @@ impl Save<'_> {
         };
         let manifests = index.get_mut("manifests").and_then(Value::as_array_mut);
         let manifests = manifests.ok_or_else(|| Error::invalid("index.json: has no manifests"))?;
-        for (entry, digest) in entries {
+        for entry in entries {
             let name = |key: &str| entry.annotations.get(key).map(String::as_str);
             let said = |old: &Value, key: &str| {
                 old.pointer("/annotations").and_then(|all| all.get(key)).and_then(Value::as_str).map(str::to_owned)
@@ -215,7 +222,7 @@ impl Save<'_> {
                 let named = keys.iter().find(|key| name(key).is_some());
                 match named {
                     Some(key) => said(old, key).as_deref() != name(key),
-                    None => old.get("digest").and_then(Value::as_str) != Some(&digest.to_string()),
+                    None => old.get("digest").and_then(Value::as_str) != Some(&entry.digest.to_string()),
                 }
             });
             manifests.push(serde_json::to_value(entry).map_err(|e| Error::invalid(e.to_string()))?);
@@ -227,13 +234,11 @@ impl Save<'_> {
         root.sync()
     }
 
-    fn layout_archive<W: Write>(&self, entries: &[(Descriptor, Digest)], writer: &mut Writer<W>) -> Result<()> {
-        let digests: Vec<_> = entries.iter().map(|(_, digest)| *digest).collect();
-        let manifests: Vec<_> = entries.iter().map(|(entry, _)| entry).collect();
-        let index = json!({ "schemaVersion": 2, "mediaType": media::INDEX, "manifests": manifests });
+    fn layout_archive<W: Write>(&self, entries: &[Descriptor], writer: &mut Writer<W>) -> Result<()> {
+        let index = json!({ "schemaVersion": 2, "mediaType": media::INDEX, "manifests": entries });
         add_bytes(writer, "oci-layout", LAYOUT)?;
         add_bytes(writer, "index.json", &to_json(&index)?)?;
-        for blob in self.blobs(&digests)? {
+        for blob in self.blobs(entries)? {
             let name = format!("blobs/sha256/{}", blob.digest.hex());
             add(writer, &name, blob.size, &mut self.open(&blob)?)?;
             self.progress.moved(&blob.digest, blob.size);
@@ -244,7 +249,7 @@ impl Save<'_> {
 
     fn docker_archive<W: Write>(&self, images: &[Saved<'_>], writer: &mut Writer<W>) -> Result<()> {
         let (mut list, mut written) = (Vec::new(), BTreeSet::new());
-        for Saved { image, names } in images {
+        for Saved { image, names, .. } in images {
             let image = self.store.to_image((*image).clone())?;
             let diff_ids = &image.config.rootfs.diff_ids;
             let file = |digest: &Digest, end: &str| format!("{}.{end}", digest.hex());
@@ -276,7 +281,7 @@ impl Save<'_> {
         if !names.is_empty() && !names.iter().any(|name| name == "manifest.json") {
             return Err(Error::invalid("has something else in it"));
         }
-        for blob in self.blobs(&[image.descriptor.digest])? {
+        for blob in self.blobs(std::slice::from_ref(&image.descriptor))? {
             if blob.digest != image.descriptor.digest {
                 self.put(&dir, &blob.digest.hex(), &blob)?;
             }

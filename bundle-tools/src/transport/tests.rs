@@ -409,7 +409,7 @@ fn what_is_saved_comes_in_again_with_the_same_digest() {
     let pulled = place.pull_layout(None).unwrap().remove(0);
     let found = place.store.find(&pulled.names[0]).unwrap();
     let names: Vec<Reference> = vec!["team/app:1".parse().unwrap(), "r.example/app:2".parse().unwrap()];
-    let saved = [Saved { image: &found, names: names.clone() }];
+    let saved = [Saved { image: &found, names: names.clone(), whole: None }];
     let at =
         |location: &str| location.replace("DIR", &place.dir.path.display().to_string()).parse::<Location>().unwrap();
     for (to, from, expected) in [
@@ -444,7 +444,7 @@ fn a_tag_of_a_layout_goes_to_the_new_image() {
         place.layout(&[layer(content)], "x");
         let pulled = place.pull_layout(None).unwrap().remove(0);
         let found = place.store.find(&pulled.manifest.digest.to_string()).unwrap();
-        save(&place.store, &[Saved { image: &found, names: vec![name.clone()] }], &to, &()).unwrap();
+        save(&place.store, &[Saved { image: &found, names: vec![name.clone()], whole: None }], &to, &()).unwrap();
         digests.push(pulled.manifest.digest);
     }
     let index: Value = serde_json::from_slice(&std::fs::read(place.path("out/index.json")).unwrap()).unwrap();
@@ -454,7 +454,7 @@ fn a_tag_of_a_layout_goes_to_the_new_image() {
     let found = place.store.find(&digests[1].to_string()).unwrap();
     let said = save(
         &place.store,
-        &[Saved { image: &found, names: vec![] }],
+        &[Saved { image: &found, names: vec![], whole: None }],
         &Location::Layout(place.path("other"), None),
         &(),
     );

@@ -1,7 +1,7 @@
 //! Mounts: order, types, sources, every option of the specification's table, propagation.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 use anyhow::{Context, Result, ensure};
 use rustix::mount::MountPropagationFlags;
@@ -14,6 +14,7 @@ cases! {
     "config.md, Mounts" => [
         mounts_are_made_in_the_listed_order,
         a_tmpfs_takes_its_size_and_mode,
+        a_tmpfs_without_a_mode_has_that_of_the_directory_below_or_1777,
         a_missing_destination_is_made,
         a_bound_file_gets_a_file_as_destination,
         a_bound_directory_gets_a_directory_as_destination,
@@ -61,7 +62,7 @@ cases! {
         rnoatime_reaches_what_is_mounted_below,
         rrw_undoes_rro,
     ],
-    "config.md, Mounts: tmpcopyup" => [tmpcopyup_fills_the_tmpfs],
+    "config.md, Mounts: tmpcopyup" => [tmpcopyup_fills_the_tmpfs, tmpcopyup_leaves_the_root_of_the_tmpfs_as_its_options_say],
     "config.md, Mounts: propagation" => [
         a_private_mount_shares_nothing,
         a_shared_mount_is_shared,
@@ -85,6 +86,7 @@ cases! {
     ],
     "config.md, Mounts: uidMappings" => [
         an_idmapped_bind_shows_mapped_owners,
+        without_maps_of_its_own_a_bind_shows_the_containers_owners,
     ],
 }
 
@@ -130,6 +132,15 @@ fn a_tmpfs_takes_its_size_and_mode(scene: &mut Scene) -> Result<()> {
     lists("super block options", &mount["super"], "size=128k")?;
     lists("options", &mount["options"], "nosuid")?;
     eq("mode", &answers[1]["mode"], "1770")
+}
+
+fn a_tmpfs_without_a_mode_has_that_of_the_directory_below_or_1777(scene: &mut Scene) -> Result<()> {
+    fs::create_dir(scene.rootfs("private"))?;
+    fs::set_permissions(scene.rootfs("private"), fs::Permissions::from_mode(0o700))?;
+    scene.mounts("/private", "tmpfs", "tmpfs", &[]).mounts("/new", "tmpfs", "tmpfs", &[]);
+    let answers = scene.asks(&["stat", "/private", "then", "stat", "/new"])?;
+    eq("mode of one that covers a directory", &answers[0]["mode"], "0700")?;
+    eq("mode of one that covers nothing", &answers[1]["mode"], "1777")
 }
 
 fn a_missing_destination_is_made(scene: &mut Scene) -> Result<()> {
@@ -451,6 +462,23 @@ fn tmpcopyup_fills_the_tmpfs(scene: &mut Scene) -> Result<()> {
     eq("type", &mount_at(&answers[3], "/opt/data")?["type"], "tmpfs")
 }
 
+fn tmpcopyup_leaves_the_root_of_the_tmpfs_as_its_options_say(scene: &mut Scene) -> Result<()> {
+    for name in ["a", "b"] {
+        fs::create_dir_all(scene.rootfs(name).join("kept"))?;
+        chown(scene.rootfs(name), Some(7), Some(7))?;
+        chown(scene.rootfs(name).join("kept"), Some(7), Some(7))?;
+        fs::set_permissions(scene.rootfs(name), fs::Permissions::from_mode(0o700))?;
+    }
+    scene.mounts("/a", "tmpfs", "tmpfs", &["tmpcopyup", "mode=1770", "uid=5"]);
+    scene.mounts("/b", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    let answers = scene.asks(&["stat", "/a", "then", "stat", "/a/kept", "then", "stat", "/b"])?;
+    eq("mode that was asked for", &answers[0]["mode"], "1770")?;
+    eq("owner that was asked for", &answers[0]["uid"], 5)?;
+    eq("owner of what is copied", &answers[1]["uid"], 7)?;
+    eq("mode of what is covered", &answers[2]["mode"], "0700")?;
+    eq("owner of a tmpfs", &answers[2]["uid"], 0)
+}
+
 fn propagation(scene: &mut Scene, options: &[&str]) -> Result<String> {
     // A source that is shared on the host, or every bind of it would be private anyhow.
     let source = scene.mount_tmpfs("source")?;
@@ -561,7 +589,7 @@ fn an_idmapped_bind_shows_mapped_owners(scene: &mut Scene) -> Result<()> {
     scene.needs("idmapped mounts", "/linux/mountExtensions/idmap/enabled", (1, 2))?;
     let source = scene.mount_tmpfs("source")?;
     fs::write(source.join("file"), "")?;
-    std::os::unix::fs::chown(source.join("file"), Some(1000), Some(1000))?;
+    chown(source.join("file"), Some(1000), Some(1000))?;
     eq("owner on the host", fs::metadata(source.join("file"))?.uid(), 1000)?;
     let map = json!([{ "containerID": 0, "hostID": 5000, "size": 65_536 }]);
     scene.push(
@@ -574,4 +602,26 @@ fn an_idmapped_bind_shows_mapped_owners(scene: &mut Scene) -> Result<()> {
     let answer = scene.ask(&["stat", "/mnt/file"])?;
     eq("owner inside", &answer["uid"], 6000)?;
     eq("group inside", &answer["gid"], 6000)
+}
+
+fn without_maps_of_its_own_a_bind_shows_the_containers_owners(scene: &mut Scene) -> Result<()> {
+    scene.needs("idmapped mounts", "/linux/mountExtensions/idmap/enabled", (1, 2))?;
+    scene.maps_users()?;
+    let source = scene.mount_tmpfs("source")?;
+    let below = scene.mount_tmpfs("source/below")?;
+    for dir in [&source, &below] {
+        fs::write(dir.join("file"), "")?;
+        std::os::unix::fs::chown(dir.join("file"), Some(1000), Some(1000))?;
+    }
+    scene.mounts("/flat", "bind", &text(&source), &["rbind", "idmap"]);
+    scene.mounts("/deep", "bind", &text(&source), &["rbind", "ridmap"]);
+    // 65534 is who stands for everybody without a number inside.
+    for (file, owner) in
+        [("/flat/file", 1000), ("/flat/below/file", 65534), ("/deep/file", 1000), ("/deep/below/file", 1000)]
+    {
+        let answer = scene.ask(&["stat", file])?;
+        eq(file, &answer["uid"], owner)?;
+        eq(file, &answer["gid"], owner)?;
+    }
+    Ok(())
 }

@@ -167,6 +167,10 @@ pub fn everything(tar: &mut Tar<&mut dyn Write>) {
     tar.entry(&Entry { device: (1, 3), mode: 0o666, ..Entry::new(flag::CHAR, b"null") }, b"");
     tar.entry(&Entry { device: (7, 300), mode: 0o660, gid: 6, ..Entry::new(flag::BLOCK, b"loop") }, b"");
     tar.entry(&Entry { mode: 0o622, uid: 5, ..Entry::new(flag::FIFO, b"fifo") }, b"");
+    tar.entry(&Entry { device: (1, 5), mode: 0o6755, uid: 5, ..Entry::new(flag::CHAR, b"zero-setid") }, b"");
+    tar.entry(&Entry { device: (7, 1), mode: 0o1660, gid: 6, ..Entry::new(flag::BLOCK, b"loop-sticky") }, b"");
+    tar.entry(&Entry { mode: 0o2751, gid: 6, ..Entry::new(flag::FIFO, b"fifo-setgid") }, b"");
+    tar.entry(&Entry { mode: 0o7000, ..Entry::new(flag::FIFO, b"fifo-bits-alone") }, b"");
     tar.symlink("link", "setuid").symlink("link-nowhere", "/no/such/../file").symlink("link-self", "link-self");
     tar.entry(&Entry { uid: 33, gid: 44, link: b"..", ..Entry::new(flag::SYMLINK, b"link-owned") }, b"");
     let target = vec![b't'; 3000];

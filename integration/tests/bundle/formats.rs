@@ -39,6 +39,13 @@ fn every_packing_is_the_same_tree_and_the_same_diff_ids() {
     // Three manifests of one configuration: one image, its layers stored once.
     assert_eq!(fs::read_dir(tool.store.join("layers")).unwrap().count(), 4, "two tars and two tables");
     tool.assert_sound();
+    let ids = tool.images();
+    assert_eq!(ids.len(), 1);
+    assert!(tool.refused(&["rmi", &ids[0]]).contains("has 3 names"));
+    let said = tool.must(&["rmi", "--force", &ids[0][..19]]);
+    assert_eq!(said.matches("Untagged: ").count(), 3, "{said}");
+    assert!(said.ends_with(&format!("Deleted: {}\n", ids[0])), "{said}");
+    assert_eq!(fs::read_dir(tool.store.join("blobs/sha256")).unwrap().count(), 0);
 }
 
 #[test]
@@ -128,4 +135,23 @@ fn a_folder_and_a_tar_are_images_of_one_layer() {
             same(source, &want, &tool.tree(name, backend));
         }
     }
+}
+
+#[test]
+fn an_import_with_changes_is_one_step_and_leaves_nothing_over() {
+    let Some(tool) = Tool::new("import") else { return };
+    fs::create_dir(tool.dir.join("folder")).unwrap();
+    let blobs = || fs::read_dir(tool.store.join("blobs/sha256")).map_or(0, Iterator::count);
+    tool.refused(&["import", "-c", "NOSUCH x", "folder", "app:1"]);
+    assert_eq!(blobs(), 0);
+    tool.must(&["import", "-c", "CMD [\"/app\"]", "-c", "ENV A=1 B=$A", "-m", "the first", "folder", "app:1"]);
+    tool.must(&["import", "folder", "app:2"]);
+    // Two configurations, two manifests, one layer.
+    assert_eq!(blobs(), 5);
+    for (name, comment) in [("app:1", "the first"), ("app:2", "Imported from folder")] {
+        let steps = tool.must(&["history", "--format", "{{.CreatedBy}}|{{.Comment}}", name]);
+        assert_eq!(steps, format!("|{comment}\n"));
+    }
+    let run = tool.must(&["inspect", "-f", "{{.Config.Cmd}} {{slice .Config.Env 1}}", "app:1"]);
+    assert_eq!(run, "[/app] [A=1 B=]\n");
 }

@@ -20,6 +20,7 @@ mod layers;
 mod oracle;
 mod real;
 mod registry;
+mod secure;
 mod sharing;
 mod tool;
 mod trees;

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use orlop_images::layout::Layout;
 use orlop_images::tree::{Rules, Times, Tree};
+use orlop_integration::skip;
 
 use crate::tool::{Tool, have, wait_until};
 
@@ -25,6 +26,28 @@ pub(crate) fn umoci(tool: &Tool, layout: &Layout, tag: &str) -> Option<Tree> {
     let image = format!("{}:{tag}", layout.dir.display());
     tool.other(&["umoci", "--log", "error", "unpack", "--image", &image, dir.to_str().unwrap()]);
     Some(Tree::of(&dir.join("rootfs")))
+}
+
+/// What fsck.erofs extracts of an image's merged index, which it checks; `None`, said, without one that knows our blocks.
+pub(crate) fn fsck_erofs(tool: &Tool, image: &str) -> Option<Tree> {
+    have("checked by fsck.erofs", &["fsck.erofs"]).then_some(())?;
+    let of = |field: &str| tool.must(&["inspect", "-f", &format!("{{{{.GraphDriver.Data.{field}}}}}"), image]);
+    let dir = fresh(tool, "fsck").join("tree");
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "100", "fsck.erofs", "--xattrs", &format!("--extract={}", dir.display())]);
+    command.args(of("Layers").trim().split(':').map(|layer| format!("--device={layer}"))).arg(of("Index").trim());
+    let ran = tool.ran(command);
+    if ran.err.contains("isn't supported") || ran.err.contains("unrecognized option") {
+        skip("checked by fsck.erofs: it is older than 1.9");
+        return None;
+    }
+    assert!(ran.ok(), "fsck.erofs: {}{}", ran.out, ran.err);
+    Some(Tree::of(&dir))
+}
+
+/// What fsck.erofs can be compared by: it gives files away after it has set their capabilities, which takes these off.
+pub(crate) fn as_fsck_erofs() -> Rules {
+    Rules { without: vec!["linked-from-above", "ping"], ..Rules::default() }
 }
 
 /// What umoci can be compared by: it keeps seconds, and gives the root attributes of its own.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use orlop_integration::{program, skip};
+use orlop_integration::{debian, program, skip};
 
 use crate::oracle::Containerd;
-use crate::tool::{Backend, Tool, have, scratch, wait_until};
+use crate::tool::{Backend, Tool, have, wait_until};
 
 /// What a container is asked for. Its answer is the same wherever it runs.
 const QUESTIONS: &str = "id -un; pwd; echo $MODE; ls /usr/share/doc; test ! -e /usr/share/man && echo no manual; \
@@ -24,38 +24,10 @@ const CHANGES: &str = "rm -rf /usr/share/man /usr/share/doc && mkdir /usr/share/
 /// What follows from these.
 const ANSWER: &str = "web\n/app\nprod\nx\nno manual\n2 root\n0\n(42,)\n";
 
-/// A minimal Debian with Python, in a tar that is made once and kept; `None`, said, when it can't be had.
-fn debian() -> Option<PathBuf> {
-    let tar = scratch().join("debian-python3.tar");
-    fs::create_dir_all(scratch()).unwrap();
-    let lock = File::create(scratch().join("debian.lock")).unwrap();
-    lock.lock().unwrap();
-    if tar.exists() {
-        return Some(tar);
-    }
-    have("a Debian root", &["mmdebstrap"]).then_some(())?;
-    let partial = scratch().join("debian-partial.tar");
-    let log = File::create(scratch().join("debian.log")).unwrap();
-    let made = Command::new("timeout")
-        .args(["-s", "KILL", "500", "mmdebstrap", "--variant=minbase", "--include=python3", "bookworm"])
-        .arg(&partial)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .status()
-        .unwrap();
-    if !made.success() {
-        skip(&format!("a Debian root: mmdebstrap: {made}; see debian.log"));
-        return None;
-    }
-    fs::rename(&partial, &tar).unwrap();
-    Some(tar)
-}
-
 /// A store that has it as `debian:bookworm`.
 fn with_debian(topic: &str) -> Option<Tool> {
     let tool = Tool::new(topic)?;
-    let tar = debian()?;
+    let tar = debian("debian-python3", &["python3"], topic)?;
     tool.must(&["import", "-c", "CMD [\"bash\"]", tar.to_str().unwrap(), "debian:bookworm"]);
     Some(tool)
 }
@@ -108,6 +80,49 @@ fn a_debian_root_runs_is_changed_and_runs_again_with_both_backends() {
         }
     }
     tool.assert_sound();
+}
+
+#[test]
+fn what_a_container_writes_is_counted_and_its_bundle_stays_while_it_runs() {
+    const WRITTEN: u64 = 3 << 20;
+    let Some(tool) = with_debian("df") else { return };
+    let Some(orlop) = orlop("df") else { return };
+    let state = tool.path("state");
+    let call = |args: &[&str]| tool.other(&[&[orlop.to_str().unwrap(), "--root", &state], args].concat());
+    for backend in Backend::BOTH {
+        let bundle = tool.path(backend.name());
+        let script = format!("head -c {WRITTEN} /dev/urandom > /big && ln /big /again && touch /ready && sleep 100");
+        tool.must(&["create", "--backend", backend.name(), "debian:bookworm", &bundle, "sh", "-c", &script]);
+        let df = || -> (u64, serde_json::Value) {
+            let document: serde_json::Value = serde_json::from_str(&tool.must(&["df", "--json"])).unwrap();
+            let row = document["Usage"].as_array().unwrap().iter().find(|row| row["Type"] == "Bundles").unwrap();
+            let of = &document["Bundles"][0];
+            assert_eq!((&row["TotalCount"], &row["Size"]), (&1.into(), &of["Disk"]));
+            let reclaimable = if of["Pid"].is_null() { of["Disk"].clone() } else { 0.into() };
+            assert_eq!(row["Reclaimable"], reclaimable);
+            (of["Disk"].as_u64().unwrap(), of["Pid"].clone())
+        };
+        let (before, pid) = df();
+        assert!(pid.is_null());
+        // A written root is all there; of a mounted one there is nothing yet.
+        assert_eq!(before < WRITTEN, backend == Backend::Mount, "{before}");
+        let id = format!("orlop-df-{}-{}", backend.name(), std::process::id());
+        call(&["create", "-b", &bundle, &id]);
+        call(&["start", &id]);
+        let root = Path::new(&bundle).join("rootfs");
+        wait_until("the container has written", || root.join("ready").exists());
+        let (after, pid) = df();
+        assert!((before + WRITTEN..before + WRITTEN + (1 << 20)).contains(&after), "{before}, then {after}");
+        let state: serde_json::Value = serde_json::from_str(&call(&["state", &id])).unwrap();
+        assert_eq!(pid, state["pid"], "{} backend", backend.name());
+        let table = tool.must(&["df", "-v"]);
+        let line = table.lines().find(|line| line.ends_with(&bundle)).unwrap();
+        assert!(line.contains("debian:bookworm") && line.contains(&format!("Up (process {pid})")), "{line}");
+        assert!(tool.refused(&["rm", &bundle]).contains("in use"), "{} backend", backend.name());
+        call(&["delete", "--force", &id]);
+        assert!(df().1.is_null());
+        tool.must(&["rm", &bundle]);
+    }
 }
 
 /// A Docker daemon of a test's own, in namespaces of its own.
@@ -166,6 +181,22 @@ impl Drop for Docker {
     }
 }
 
+/// Where `inspect` does not say what Docker says, but for what has to be different.
+fn differences(theirs: &serde_json::Value, ours: &serde_json::Value) -> Vec<String> {
+    // A build's container; where files are; when it was loaded; what no registry knows yet.
+    const OTHER: [&str; 5] = ["Container", "ContainerConfig", "GraphDriver", "Metadata", "RepoDigests"];
+    let members = |of: &serde_json::Value, prefix: &str| -> Vec<(String, serde_json::Value)> {
+        let config = of.as_object().unwrap().iter();
+        config.map(|(key, value)| (format!("{prefix}{key}"), value.clone())).collect()
+    };
+    let top = members(theirs, "").into_iter().filter(|(key, _)| key != "Config" && !OTHER.contains(&key.as_str()));
+    let of = |key: &str| ours.pointer(&format!("/{}", key.replace('.', "/"))).cloned();
+    top.chain(members(&theirs["Config"], "Config."))
+        .filter(|(key, value)| of(key).as_ref() != Some(value))
+        .map(|(key, value)| format!("{key}: docker {value}, here {:?}", of(&key)))
+        .collect()
+}
+
 #[test]
 fn a_committed_image_runs_in_docker_podman_and_containerd() {
     let Some(tool) = with_debian("engines") else { return };
@@ -174,14 +205,17 @@ fn a_committed_image_runs_in_docker_podman_and_containerd() {
     tool.must(&["tag", "app:1", "registry.example/app:1"]);
     let name = "registry.example/app:1";
     let archive = tool.path("app.tar");
-    tool.must(&["save", "-o", &archive, name]);
+    tool.must(&["save", "-o", &archive, "app:1", name]);
 
     if let Some(docker) = Docker::new(&tool) {
         docker.must(&tool, &["load", "-q", "-i", &archive]);
         let answer = docker.must(&tool, &["run", "--rm", "--network", "none", name, "sh", "-c", QUESTIONS]);
         assert_eq!(answer, ANSWER, "docker");
         // And both say the same of it.
-        for format in ["{{.Id}} {{.Size}}", "{{json .RootFS}}", "{{json .Config.Env}}", "{{.Config.Cmd}}"] {
+        let theirs: serde_json::Value = serde_json::from_str(&docker.must(&tool, &["inspect", name])).unwrap();
+        let ours: serde_json::Value = serde_json::from_str(&tool.must(&["inspect", name])).unwrap();
+        assert_eq!(differences(&theirs[0], &ours[0]), [""; 0]);
+        for format in ["{{.Id}} {{.Size}} {{.VirtualSize}}", "{{.Config.Cmd}} {{.Config.Healthcheck}} {{.Parent}}"] {
             let theirs = docker.must(&tool, &["inspect", "--type", "image", "-f", format, name]);
             assert_eq!(tool.must(&["inspect", "-f", format, name]), theirs, "inspect {format}");
         }

@@ -7,41 +7,51 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use orlop_images::layout::{Layout, Packing};
+use orlop_images::layout::{self, Layout, Packing, media};
 use orlop_images::recipes;
 use orlop_images::tree::Rules;
+use serde_json::json;
 
 use crate::tool::{Backend, Tool, have, wait_until};
 
-struct Registry {
+pub(crate) struct Registry {
     server: Child,
     /// Host and port.
-    host: String,
+    pub(crate) host: String,
     log: PathBuf,
 }
 
 /// A name and a password.
-const USER: (&str, &str) = ("deck", "a pass: word");
+pub(crate) const USER: (&str, &str) = ("deck", "a pass: word");
 
 impl Registry {
-    /// Starts one; `None`, said, where it is not installed.
+    /// Starts one, with a password if it is `closed`; `None`, said, where it is not installed.
     fn new(tool: &Tool, closed: bool) -> Option<Self> {
-        let programs: &[&str] = if closed { &["docker-registry", "htpasswd"] } else { &["docker-registry"] };
-        have("a registry", programs).then_some(())?;
-        let dir = tool.dir.join(if closed { "registry-closed" } else { "registry" });
+        if !closed {
+            return Self::with(tool, "registry", "", "");
+        }
+        have("a registry with a password", &["htpasswd"]).then_some(())?;
+        let file = tool.path("htpasswd");
+        fs::write(&file, tool.other(&["htpasswd", "-Bbn", USER.0, USER.1]).trim_end()).unwrap();
+        Self::with(tool, "registry-closed", "", &format!("htpasswd: {{realm: orlop, path: {file}}}"))
+    }
+
+    /// Starts one in the folder `name`, which serves with `http` and asks for `auth`, in the words of its settings; `None`,
+    /// said, where it is not installed.
+    pub(crate) fn with(tool: &Tool, name: &str, http: &str, auth: &str) -> Option<Self> {
+        have("a registry", &["docker-registry"]).then_some(())?;
+        let dir = tool.dir.join(name);
         fs::create_dir(&dir).unwrap();
         // A port that was free a moment ago.
         let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let path = dir.display();
         let mut config = format!(
             "version: 0.1\nlog: {{level: info}}\n\
-             storage: {{filesystem: {{rootdirectory: {path}/data}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"{host}\"}}\n"
+             storage: {{filesystem: {{rootdirectory: {}/data}}, delete: {{enabled: true}}}}\n\
+             http: {{addr: \"{host}\"{http}}}\n",
+            dir.display()
         );
-        if closed {
-            let line = tool.other(&["htpasswd", "-Bbn", USER.0, USER.1]);
-            fs::write(dir.join("htpasswd"), line.trim_end()).unwrap();
-            config += &format!("auth: {{htpasswd: {{realm: orlop, path: {path}/htpasswd}}}}\n");
+        if !auth.is_empty() {
+            config += &format!("auth: {{{auth}}}\n");
         }
         fs::write(dir.join("config.yml"), config).unwrap();
         let log = dir.join("log");
@@ -142,6 +152,85 @@ fn only_layers_that_are_missing_move() {
     second.must(&["pull", &name(1)]);
     assert_eq!(registry.requests(mark, "GET", "/blobs/"), 0, "nothing was missing");
     second.assert_sound();
+}
+
+/// An index of images for two architectures, with words about one of them, as BuildKit makes it. Its digest.
+fn two_platforms(layout: &mut Layout) -> String {
+    let platforms = ["amd64", "arm64"].map(|architecture| {
+        let layer = layout.layer(Packing::Gzip, |tar| {
+            tar.file("architecture", architecture);
+        });
+        let mut config = layout::config(std::slice::from_ref(&layer), recipes::shell());
+        config["architecture"] = architecture.into();
+        let mut manifest = layout.image_with(architecture, &[layer], &config).manifest;
+        manifest["platform"] = json!({ "os": "linux", "architecture": architecture });
+        manifest
+    });
+    let words = layout.layer_of(Packing::Plain, b"words about it");
+    let config = layout.blob("application/vnd.oci.image.config.v1+json", b"{}");
+    let manifest =
+        json!({ "schemaVersion": 2, "mediaType": media::MANIFEST, "config": config, "layers": [words.descriptor] });
+    let mut attestation = layout.manifest("words", &manifest);
+    attestation["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
+    attestation["annotations"] = json!({ "vnd.docker.reference.type": "attestation-manifest" });
+    let [one, two] = platforms;
+    let index = json!({ "schemaVersion": 2, "mediaType": media::INDEX, "manifests": [one, two, attestation] });
+    let index = layout.blob(media::INDEX, &serde_json::to_vec(&index).unwrap());
+    layout.entry("all", index.clone());
+    index["digest"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_index_goes_out_whole_if_it_came_in_whole() {
+    let Some(tool) = Tool::new("index") else { return };
+    let Some(registry) = Registry::new(&tool, false) else { return };
+    let mut layout = Layout::new(tool.dir.join("layout"));
+    let digest = two_platforms(&mut layout);
+    let name = format!("{}/x:1", registry.host);
+    tool.must(&["pull", "--platform", "linux/amd64", "--name", &name, &layout.name("all")]);
+    let mark = registry.mark();
+    let said = tool.refused(&["push", "--all-platforms", &name]);
+    assert!(said.contains("linux/arm64") && said.contains("--all-platforms"), "{said}");
+    assert_eq!(registry.requests(mark, "PUT", ""), 0, "something was sent");
+
+    tool.must(&["pull", "--all-platforms", "--platform", "linux/amd64", "--name", &name, &layout.name("all")]);
+    // What is kept for another platform is not unpacked, and stays when what nothing needs goes.
+    tool.must(&["prune", "-f"]);
+    assert_eq!(fs::read_dir(tool.store.join("layers")).unwrap().count(), 2);
+    assert!(tool.must(&["push", "--all-platforms", &name]).contains(&digest));
+    let again = tool.path("skopeo");
+    if have("pulled by skopeo", &["skopeo"]) {
+        let (from, to) = (format!("docker://{name}"), format!("oci:{again}:t"));
+        tool.other(&["skopeo", "copy", "-q", "--all", "--insecure-policy", "--src-tls-verify=false", &from, &to]);
+    }
+    for (platform, word) in [("linux/amd64", "amd64"), ("linux/arm64/v8", "arm64")] {
+        let second = tool.with_store(word);
+        second.must(&["pull", "--platform", platform, &name]);
+        let tree = second.tree(&name, Backend::Mount);
+        assert_eq!(tree.nodes[&b"architecture"[..]].size, 5);
+        assert_eq!(second.must(&["inspect", "-f", "{{.Architecture}}", &name]).trim(), word);
+        // One of them is sent alone still.
+        let alone = format!("{}/{word}:1", registry.host);
+        second.must(&["push", &name, &alone]);
+        assert!(!tool.with_store("alone").must(&["pull", "--platform", platform, &alone]).contains(&digest));
+    }
+
+    // By way of a layout, and by another name, it is the same index.
+    tool.must(&["tag", &name, "other:1"]);
+    tool.must(&["rmi", &name]);
+    let out = format!("oci:{}:t", tool.path("out"));
+    tool.must(&["push", "--all", "other:1", &out]);
+    let third = tool.with_store("third");
+    third.must(&["pull", "--all", "--platform", "linux/amd64", "--name", &name, &out]);
+    assert!(third.must(&["push", "--all", &name]).contains(&digest));
+    third.assert_sound();
+    assert!(tool.refused(&["push", "--all", "other:1", &format!("dir:{}", tool.path("dir"))]).contains("one platform"));
+    tool.must(&["rmi", "other:1"]);
+    assert_eq!(
+        fs::read_dir(tool.store.join("blobs/sha256")).unwrap().count(),
+        0,
+        "what was for another platform is left"
+    );
 }
 
 #[test]

@@ -58,6 +58,9 @@ fn everything_that_a_tar_can_say_is_there_in_both_backends_as_gnu_tar_has_it() {
     let tree = both(&tool, &image.id);
     assert!(tree.nodes.len() > 90, "{}", tree.nodes.len());
 
+    if let Some(other) = oracle::fsck_erofs(&tool, &image.id) {
+        same("fsck.erofs", &tree, &other, &oracle::as_fsck_erofs());
+    }
     let archive = tool.dir.join("everything.tar");
     write(&archive, content);
     let rules = Rules { without: MADE.to_vec(), ..Rules::default() };
@@ -81,6 +84,9 @@ fn a_layer_upon_another_is_what_umoci_and_containerd_make_of_it() {
     }
     assert_eq!(tree.nodes[&b"linked-from-above"[..]].first, b"linked-from-above");
     assert_eq!(tree.nodes[&b"ping"[..]].names, 2);
+    if let Some(other) = oracle::fsck_erofs(&tool, &image.id) {
+        same("fsck.erofs", &tree, &other, &oracle::as_fsck_erofs());
+    }
     if let Some(other) = oracle::umoci(&tool, &layout, "t") {
         same("umoci", &other, &tree, &without_made(oracle::as_umoci()));
     }

@@ -119,3 +119,21 @@ fn exec_does_not_mind_which_of_its_processes_speaks_first() {
         assert_eq!(done.err.contains("executable file not found"), code != 0, "{done:?}");
     }
 }
+
+/// Docker and Podman make 126 and 127 of these phrases, and 125 of any other.
+#[test]
+fn the_words_for_what_is_no_program_are_those_that_engines_look_for() {
+    let Some(root) = debian::root() else { return };
+    for (program, phrase) in [
+        ("/etc", "permission denied"),
+        ("/etc/passwd", "permission denied"),
+        ("/no/such", "no such file or directory"),
+        ("/etc/passwd/below", "not a directory"),
+        ("nosuch", "executable file not found in $PATH"),
+    ] {
+        let bundle = Bundle::new("words", root, &[program], |_| ());
+        let done = bundle.run();
+        assert!(done.code != 0 && done.err.contains(&format!("exec: \"{program}\": ")), "{done:?}");
+        assert!(done.err.contains(phrase), "{done:?}");
+    }
+}

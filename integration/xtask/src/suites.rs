@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     if options.only_install {
         return Ok(Verdict::Passed);
     }
-    let built = build::release(&["orlop", "orlop-bundle", "orlop-conformance", "orlop-probe"])?;
+    let built = build::release(&["orlop", "orlop-bundle", "orlop-shim", "orlop-conformance", "orlop-probe"])?;
     let orlop = build::program(&built, "orlop")?;
     let suite = build::program(&built, "orlop-conformance")?;
 

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 
-use orlop_sys::fs::{AtFlags, FileType, Gid, Uid, fchown, fstat, mknodat, statat, symlinkat};
+use orlop_sys::fs::{AtFlags, FileType, Gid, Uid, fchown, mknodat, statat, symlinkat};
 use orlop_sys::rustix::fs::{Mode, OFlags, RawDir, Timespec, Timestamps, chownat, fchmod, mkdirat, openat, utimensat};
 use orlop_sys::rustix::io::{read, write};
 use orlop_sys::{AsFd, BorrowedFd, Errno};
@@ -12,7 +12,7 @@ use orlop_sys::{AsFd, BorrowedFd, Errno};
 const MAX_DEPTH: usize = 128;
 
 /// Copies what is in the directory `from` to the directory `to`: files, directories, symlinks, FIFOs and devices with
-/// their owners, modes and times.
+/// their owners, modes and times. The two themselves stay as they are: the options of a tmpfs say whose its root is.
 pub(crate) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let from = openat(from, c".", flags, Mode::empty())?;
@@ -33,9 +33,7 @@ fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> Result<(
             one(from, to, name, depth)?;
         }
     }
-    let stat = fstat(from)?;
-    fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
-    fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))
+    Ok(())
 }
 
 fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<(), Errno> {
@@ -48,6 +46,8 @@ fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: usize) -> R
             let below = openat(from, name, OFlags::RDONLY | OFlags::DIRECTORY | follow, Mode::empty())?;
             let copy = openat(to, name, OFlags::RDONLY | OFlags::DIRECTORY | follow, Mode::empty())?;
             directory(below.as_fd(), copy.as_fd(), depth + 1)?;
+            fchown(&copy, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+            fchmod(&copy, mode)?;
         }
         FileType::RegularFile => {
             let source = openat(from, name, OFlags::RDONLY | follow, Mode::empty())?;

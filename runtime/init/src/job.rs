@@ -213,7 +213,7 @@ pub struct Mount<'a> {
     pub recursive: Attr,
     /// Copy what is below it into it.
     pub copy_up: bool,
-    /// Give its root the mode of what is below it: a tmpfs without a mode of its own.
+    /// Give its root the mode of the directory that it covers, if there was one: a tmpfs without a mode of its own.
     pub copy_mode: bool,
 }
 

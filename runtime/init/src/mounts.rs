@@ -184,6 +184,8 @@ fn put(tree: Tree<'_>, mount: &Mount<'_>, i: usize, channel: Channel<'_>) -> Res
         (What::Source, Some(fd)) if !is_directory(fd).at(Step::MountTarget, i)? => Missing::File,
         _ => Missing::Directory,
     };
+    // One that is made here covers nothing, so it has no mode to keep.
+    let covers = mount.copy_mode && tree.open(mount.target, OFlags::PATH, mount.links).is_ok();
     let target = tree.place(mount.target, missing, mount.links).at(Step::MountTarget, i)?;
     if !mount.on_proc && fstatfs(&target).at(Step::MountTarget, i)?.f_type == PROC_SUPER_MAGIC {
         // However the path got there (CVE-2019-16884).
@@ -207,7 +209,7 @@ fn put(tree: Tree<'_>, mount: &Mount<'_>, i: usize, channel: Channel<'_>) -> Res
         (_, Some(from)) => from,
         (_, None) => return Err(Errno::PROTO).at(Step::Protocol, i),
     };
-    if mount.copy_mode {
+    if covers {
         let below = fstat(&target).at(Step::MountTarget, i)?;
         chmod_root(&from, below.st_mode & 0o7777).at(Step::MountAttributes, i)?;
     }

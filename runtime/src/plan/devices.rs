@@ -103,7 +103,7 @@ fn node<'a>(
             copy_mode: false,
         }));
         let field = cx.arena.cstr(field, field)?;
-        planned.sources.push(Source::Path { path: target, recursive: false, must_be_proc: false, field });
+        planned.sources.push(Source::Path { path: target, recursive: false, must_be_proc: false, id_map: None, field });
         return Ok(());
     }
     let (directory, name) = split(path);

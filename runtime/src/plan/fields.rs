@@ -21,33 +21,10 @@ pub static REFUSED: &[Refused] = &[
         path: "linux.memoryPolicy",
         given: |spec| named(spec.linux.memory_policy.is_some(), "linux.memoryPolicy"),
     },
-    Refused {
-        path: "mounts[].uidMappings",
-        given: |spec| {
-            let at = spec.mounts.iter().position(|mount| !mount.uid_mappings.is_empty())?;
-            Some(format!("mounts[{at}].uidMappings"))
-        },
-    },
-    Refused {
-        path: "mounts[].gidMappings",
-        given: |spec| {
-            let at = spec.mounts.iter().position(|mount| !mount.gid_mappings.is_empty())?;
-            Some(format!("mounts[{at}].gidMappings"))
-        },
-    },
-    Refused { path: "mounts[].options[idmap]", given: |spec| option(spec, "idmap") },
-    Refused { path: "mounts[].options[ridmap]", given: |spec| option(spec, "ridmap") },
 ];
 
 fn named(given: bool, path: &str) -> Option<String> {
     given.then(|| path.to_owned())
-}
-
-fn option(spec: &Spec, name: &str) -> Option<String> {
-    spec.mounts.iter().enumerate().find_map(|(mount, said)| {
-        let at = said.options.iter().position(|option| option == name)?;
-        Some(format!("mounts[{mount}].options[{at}]: {name}"))
-    })
 }
 
 /// Refuses a configuration that asks for what this version can't do.
@@ -84,11 +61,6 @@ mod tests {
             (r#"{"linux":{"intelRdt":{"closID":"a"}}}"#, Some("linux.intelRdt: ")),
             (r#"{"linux":{"netDevices":{"eth0":{}}}}"#, Some("linux.netDevices: ")),
             (r#"{"linux":{"memoryPolicy":{"mode":"MPOL_BIND"}}}"#, Some("linux.memoryPolicy: ")),
-            (r#"{"mounts":[{},{"uidMappings":[{}]}]}"#, Some("mounts[1].uidMappings: ")),
-            (r#"{"mounts":[{"gidMappings":[{}]}]}"#, Some("mounts[0].gidMappings: ")),
-            (r#"{"mounts":[{},{"options":["ro","idmap"]}]}"#, Some("mounts[1].options[1]: idmap: ")),
-            (r#"{"mounts":[{"options":["ridmap"]}]}"#, Some("mounts[0].options[0]: ridmap: ")),
-            (r#"{"mounts":[{"options":["idmapped=1"],"uidMappings":[]}]}"#, None),
             (r#"{"linux":{"intelRdt":null,"netDevices":{},"memoryPolicy":null},"vm":{"kernel":{}}}"#, None),
         ] {
             let spec: Spec = parse("config.json", document.as_bytes()).unwrap();

@@ -51,6 +51,8 @@ pub struct Plan<'a> {
     pub operations: &'a [Operation<'a>],
     /// What the parent opens for it, in order.
     pub sources: Vec<Source<'a>>,
+    /// The maps by which sources show owners, each once.
+    pub id_maps: Vec<Maps>,
     /// How the root changes.
     pub root: Root,
     /// The root becomes read-only.
@@ -94,6 +96,8 @@ pub enum Source<'a> {
         recursive: bool,
         /// It is mounted on /proc, so it must be a proc file system.
         must_be_proc: bool,
+        /// It is id-mapped.
+        id_map: Option<IdMap>,
         /// For messages.
         field: &'a CStr,
     },
@@ -104,6 +108,24 @@ pub enum Source<'a> {
         /// For messages.
         field: &'a CStr,
     },
+}
+
+/// How a mount shows the owners of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMap {
+    /// By whose ids.
+    pub by: Ids,
+    /// What is mounted below shows them so too.
+    pub recursive: bool,
+}
+
+/// A user namespace whose maps are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// The container's.
+    Container,
+    /// One that is made for it: the place in [`Plan::id_maps`].
+    Own(usize),
 }
 
 /// What the parts of the planning share.
@@ -218,6 +240,7 @@ impl<'a> Plan<'a> {
             final_propagation: if has(flag::NEWNS) { final_propagation } else { 0 },
             operations: arena.list(mounts.operations),
             sources: mounts.sources,
+            id_maps: mounts.id_maps,
             root: match has(flag::NEWNS) {
                 false => Root::Chroot,
                 true if request.no_pivot => Root::Move,

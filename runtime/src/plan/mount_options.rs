@@ -36,13 +36,15 @@ enum Effect {
     Default,
     /// tmpcopyup.
     CopyUp,
-    /// Id-mapped mounts, which are refused.
+    /// An id-mapped mount.
     IdMap,
+    /// With all that is mounted below it.
+    IdMapAll,
 }
 
 use Effect::{
-    Atime, AtimeAll, Bind, BindAll, Clear, ClearAll, CopyUp, Default as Nothing, IdMap, Propagation, PropagationAll,
-    Remount, Set, SetAll, Super,
+    Atime, AtimeAll, Bind, BindAll, Clear, ClearAll, CopyUp, Default as Nothing, IdMap, IdMapAll, Propagation,
+    PropagationAll, Remount, Set, SetAll, Super,
 };
 
 /// Sorted by name.
@@ -82,7 +84,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("relatime", Atime(RELATIME)),
     ("remount", Remount),
     ("rexec", ClearAll(NOEXEC)),
-    ("ridmap", IdMap),
+    ("ridmap", IdMapAll),
     ("rnoatime", AtimeAll(NOATIME)),
     ("rnodev", SetAll(NODEV)),
     ("rnodiratime", SetAll(NODIRATIME)),
@@ -114,9 +116,9 @@ const TABLE: &[(&str, Effect)] = &[
     ("unbindable", Propagation(ms::UNBINDABLE)),
 ];
 
-/// Every word of the table, sorted: what `features` announces as `mountOptions`, but the id-mapped ones.
+/// Every word of the table, sorted: what `features` announces as `mountOptions`.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    TABLE.iter().filter(|(_, effect)| *effect != IdMap).map(|(name, _)| *name)
+    TABLE.iter().map(|(name, _)| *name)
 }
 
 /// Options of one mount, sorted out.
@@ -128,8 +130,8 @@ pub struct Options<'a> {
     pub remount: bool,
     /// `tmpcopyup`.
     pub copy_up: bool,
-    /// The first word that asks for an id-mapped mount.
-    pub id_map: Option<&'a str>,
+    /// `idmap` or `ridmap`, and whether it was `ridmap`.
+    pub id_map: Option<bool>,
     /// Attributes and propagation of this mount.
     pub attr: Attr,
     /// Attributes and propagation of this mount and all below it.
@@ -158,12 +160,12 @@ pub fn parse<'a>(options: impl IntoIterator<Item = &'a str>) -> Options<'a> {
             Some(BindAll) => o.bind = Some(true),
             Some(Remount) => o.remount = true,
             Some(CopyUp) => o.copy_up = true,
-            Some(IdMap) => o.id_map = o.id_map.or(Some(word)),
+            Some(IdMap) => o.id_map = o.id_map.or(Some(false)),
+            Some(IdMapAll) => o.id_map = Some(true),
             Some(Super) => o.flags.push(word),
             Some(Nothing) => {}
             None => match word.split_once('=') {
                 _ if word.is_empty() => {}
-                Some((key @ ("idmap" | "ridmap"), _)) => o.id_map = o.id_map.or(Some(key)),
                 Some((key, value)) => o.data.push((key, Some(value))),
                 None => o.data.push((word, None)),
             },
@@ -213,8 +215,8 @@ mod tests {
         assert_eq!(o.attr.propagation, ms::PRIVATE);
         assert_eq!(o.data, [("mode", Some("755")), ("size", Some("65536k")), ("newinstance", None)]);
         assert_eq!(o.flags, ["sync"]);
-        assert_eq!(parse(["ridmap"]).id_map, Some("ridmap"));
-        assert_eq!(parse(["idmap=uids=0-1-2"]).id_map, Some("idmap"));
+        assert_eq!(parse(["ridmap", "idmap"]).id_map, Some(true));
+        assert_eq!(parse(["idmap"]).id_map, Some(false));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use orlop_sys::fs::Links;
 use orlop_sys::mount::{Attr, attr, ms};
 
 use super::mount_options::{self, Options};
-use super::{Context, Source};
+use super::namespaces::map;
+use super::{Context, IdMap, Ids, Maps, Source};
 use crate::cgroup;
 use crate::config;
 use crate::error::{Error, Result};
@@ -62,6 +63,8 @@ pub(super) struct Mounts<'a> {
     pub operations: Vec<Operation<'a>>,
     /// In order, for the parent: the sources of those operations that have one.
     pub sources: Vec<Source<'a>>,
+    /// The maps that sources are mapped by, each once.
+    pub id_maps: Vec<Maps>,
     /// Attributes that become true when everything is in place.
     pub late: Vec<Operation<'a>>,
     /// Something of the host is bound on /dev, which is then left as it is.
@@ -70,7 +73,13 @@ pub(super) struct Mounts<'a> {
 
 /// Plans `mounts`.
 pub(super) fn plan<'a>(cx: &Context<'a, '_>, mounts: &[config::Mount]) -> Result<Mounts<'a>> {
-    let mut planned = Mounts { operations: Vec::new(), sources: Vec::new(), late: Vec::new(), dev_is_bound: false };
+    let mut planned = Mounts {
+        operations: Vec::new(),
+        sources: Vec::new(),
+        id_maps: Vec::new(),
+        late: Vec::new(),
+        dev_is_bound: false,
+    };
     for (i, mount) in mounts.iter().enumerate() {
         one(cx, &mut planned, mount, &format!("mounts[{i}]"))?;
     }
@@ -82,10 +91,6 @@ fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount
         return Err(Error::invalid(format_args!("{field}.destination"), "must not be empty"));
     }
     let options = mount_options::parse(mount.options.iter().map(String::as_str));
-    if let Some(word) = options.id_map {
-        let what = format_args!("`{word}`: id-mapped mounts are not supported");
-        return Err(Error::unsupported(format_args!("{field}.options"), what));
-    }
     let destination = clean(&mount.destination);
     if destination == "/" {
         return Err(Error::invalid(format_args!("{field}.destination"), "is the root itself"));
@@ -112,6 +117,11 @@ fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount
         copy_up: options.copy_up,
         copy_mode: false,
     };
+    let id_map = id_map(cx, planned, mount, &options, field)?;
+    if id_map.is_some() && (bind.is_none() || options.remount) {
+        let what = "id-mapped mounts are supported for bind mounts only";
+        return Err(Error::unsupported(format_args!("{field}.uidMappings"), what));
+    }
     if options.remount {
         let changes = bind.is_none() && !(options.data.is_empty() && options.flags.is_empty());
         let what = match changes {
@@ -136,6 +146,7 @@ fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount
             path: cx.host_path(&format!("{field}.source"), &mount.source)?,
             recursive,
             must_be_proc: destination == "/proc",
+            id_map,
             field: arena.cstr(field, field)?,
         });
         return Ok(());
@@ -166,6 +177,44 @@ fn one<'a>(cx: &Context<'a, '_>, planned: &mut Mounts<'a>, mount: &config::Mount
     };
     planned.operations.push(Operation::Mount(Mount { what, attr, copy_mode: is_tmpfs && !has_mode, ..base }));
     Ok(())
+}
+
+/// By whose ids the mount shows owners, if not by the host's. Without maps of its own, by the container's.
+fn id_map(
+    cx: &Context<'_, '_>,
+    planned: &mut Mounts<'_>,
+    mount: &config::Mount,
+    options: &Options<'_>,
+    field: &str,
+) -> Result<Option<IdMap>> {
+    let recursive = options.id_map == Some(true);
+    let by = match (mount.uid_mappings.is_empty(), mount.gid_mappings.is_empty()) {
+        (true, true) if options.id_map.is_none() => return Ok(None),
+        (true, true) if cx.has_user_namespace => Ids::Container,
+        (true, true) => {
+            let what = "an id-mapped mount needs mappings, or a user namespace that has them";
+            return Err(Error::invalid(format_args!("{field}.options"), what));
+        }
+        (false, false) => {
+            let maps = Maps {
+                uid: map(&format!("{field}.uidMappings"), &mount.uid_mappings)?,
+                gid: map(&format!("{field}.gidMappings"), &mount.gid_mappings)?,
+            };
+            let at = planned.id_maps.iter().position(|known| *known == maps).unwrap_or_else(|| {
+                planned.id_maps.push(maps);
+                planned.id_maps.len() - 1
+            });
+            Ids::Own(at)
+        }
+        (without_users, _) => {
+            let (with, without) = if without_users { ("gid", "uid") } else { ("uid", "gid") };
+            return Err(Error::invalid(
+                format_args!("{field}.{with}Mappings"),
+                format_args!("without {without}Mappings"),
+            ));
+        }
+    };
+    Ok(Some(IdMap { by, recursive }))
 }
 
 /// A clone of a shared mount is shared with the host; it becomes what all mounts of the container are.

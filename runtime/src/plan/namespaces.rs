@@ -121,7 +121,8 @@ pub(super) fn plan<'a>(cx: &Context<'a, '_>, linux: &config::Linux) -> Result<Na
     Ok(planned)
 }
 
-fn map(field: &str, mappings: &[config::IdMapping]) -> Result<String> {
+/// The text of a map.
+pub(super) fn map(field: &str, mappings: &[config::IdMapping]) -> Result<String> {
     let mut text = String::new();
     for (i, m) in mappings.iter().enumerate() {
         if m.size == 0 {

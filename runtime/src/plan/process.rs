@@ -201,10 +201,12 @@ fn capabilities(
         ambient: mask("ambient", &sets.ambient),
     };
     let possible = planned.permitted & planned.inheritable;
-    if planned.ambient & !possible != 0 {
+    // Without any inheritable one the set means nothing: so buildah 1.28 runs every RUN step, since it took CVE-2022-27651
+    // to heart. That is not worth a line in every build.
+    if planned.ambient & !possible != 0 && planned.inheritable != 0 {
         warnings.push(format!("{field}.capabilities.ambient: only what is permitted and inheritable can be ambient"));
-        planned.ambient &= possible;
     }
+    planned.ambient &= possible;
     planned
 }
 
@@ -401,13 +403,23 @@ mod tests {
             bounding: names(&["CAP_KILL", "CAP_NONSENSE"]),
             effective: names(&["CAP_KILL", "CAP_CHOWN"]),
             permitted: names(&["CAP_KILL"]),
-            inheritable: names(&[]),
+            inheritable: names(&["CAP_SETUID"]),
             ambient: names(&["CAP_KILL"]),
         };
         let mut warnings = Vec::new();
-        let planned = capabilities("process", Some(&sets), 1 << 5, &mut warnings);
-        assert_eq!(planned, CapSets { bounding: 32, effective: 32, permitted: 32, inheritable: 0, ambient: 0 });
+        let planned = capabilities("process", Some(&sets), 1 << 5 | 1 << 7, &mut warnings);
+        assert_eq!(planned, CapSets { bounding: 32, effective: 32, permitted: 32, inheritable: 128, ambient: 0 });
         assert_eq!(warnings.len(), 3, "{warnings:?}");
+    }
+
+    #[test]
+    fn ambient_capabilities_without_any_inheritable_are_left_out_in_silence() {
+        let names = || vec!["CAP_KILL".to_owned()];
+        let sets = config::Capabilities { permitted: names(), ambient: names(), ..Default::default() };
+        let mut warnings = Vec::new();
+        let planned = capabilities("process", Some(&sets), 1 << 5, &mut warnings);
+        assert_eq!(planned, CapSets { permitted: 32, ..CapSets::default() });
+        assert!(warnings.is_empty(), "{warnings:?}");
     }
 
     #[test]

@@ -85,6 +85,25 @@ pub unsafe fn clone3<T>(
     }
 }
 
+/// Makes a process in a new user namespace, which does nothing until it is killed; the end of this thread kills it too.
+///
+/// # Errors
+/// Those of [`clone3`]; EPERM, or EUSERS, where the host allows no more user namespaces.
+pub fn hold_user_namespace() -> Result<Cloned, Errno> {
+    fn child(parent: &Pid) -> ! {
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        // Its maker may have ended before that.
+        if rustix::process::getppid() == Some(*parent) {
+            loop {
+                rustix::event::pause();
+            }
+        }
+        crate::process::exit(0)
+    }
+    // SAFETY: the child only makes system calls, and does not return.
+    unsafe { clone3(flag::NEWUSER, None, child, &rustix::process::getpid()) }
+}
+
 /// Makes a process that does `work` on a copy of this memory and ends with the status that it returns. Unlike a child
 /// of [`clone3`] it may do whatever this process may: allocate, lock, call libc.
 ///

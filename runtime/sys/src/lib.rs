@@ -1,8 +1,8 @@
 //! The system calls of orlop, and its only unsafe code.
 //!
 //! rustix where it has the call; a raw system call where it has not, or where its form would allocate. Every function
-//! here is safe to call and usable between `clone3` and `execve`: nothing allocates, locks or touches libc. Functions
-//! keep the kernel's names.
+//! here is safe to call and usable between `clone3` and `execve`: nothing allocates, locks or touches libc (but for
+//! [`heap`], which is about libc). Functions keep the kernel's names.
 
 #![no_std]
 
@@ -12,6 +12,8 @@ pub mod creds;
 pub mod entry;
 mod errno;
 pub mod fs;
+pub mod heap;
+pub mod loops;
 pub mod mount;
 pub mod process;
 pub mod raw;

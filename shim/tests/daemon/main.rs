@@ -14,9 +14,9 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -25,9 +25,19 @@ use std::time::{Duration, Instant};
 use orlop_shim::client::{self, Answer, bytes, number, text};
 use orlop_shim::message::any;
 use orlop_shim::wire::{Fields, Message};
-use orlop_sys::rustix::fs::{CWD, Mode, StatVfsMountFlags, fstatvfs, mkfifoat};
+use orlop_sys::rustix::fs::{CWD, Mode, mkfifoat};
 use orlop_sys::rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 use serde_json::{Value as Json, json};
+
+mod creating;
+mod delete;
+mod events;
+mod hostile;
+mod inside;
+mod io;
+mod leaks;
+mod mounts;
+mod start;
 
 const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-orlop-v2");
 const BUSYBOX: &str = "/bin/busybox";
@@ -46,11 +56,11 @@ struct Place {
 /// True, and said, if this machine can't do it.
 fn skipped() -> bool {
     if !geteuid().is_root() {
-        println!("skipped: needs root");
+        println!("SKIP: needs root");
         return true;
     }
     if !Path::new(BUSYBOX).exists() {
-        println!("skipped: needs {BUSYBOX}");
+        println!("SKIP: needs {BUSYBOX}");
         return true;
     }
     false
@@ -114,7 +124,10 @@ impl Place {
     fn command(&self, word: &str) -> Command {
         let mut command = Command::new(SHIM);
         let socket = self.path("c.sock");
+        // Helpers of a test's own come first.
+        let path = format!("{}:{}", self.path("bin"), std::env::var("PATH").unwrap_or_default());
         command
+            .env("PATH", path)
             .args(["-namespace", "test", "-address", socket.as_str(), "-publish-binary", "/none", "-id", "c1", word])
             .current_dir(self.bundle())
             .env("TTRPC_ADDRESS", self.path("events"));
@@ -123,10 +136,17 @@ impl Place {
 
     /// Runs `start` as containerd 2.3 does, which tells where sockets go. A client of the daemon.
     fn start(&mut self) -> Client {
-        let input = Message::new().text(1, "c1").text(2, "test").text(9, &self.path("s"));
-        let mut child = self.command("start").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(&input.0).unwrap();
-        let output = child.wait_with_output().unwrap();
+        self.start_by(self.command("start"), &Message::new())
+    }
+
+    /// What containerd 2.3 says to `start`.
+    fn bootstrap(&self) -> Message {
+        Message::new().text(1, "c1").text(2, "test").text(9, &self.path("s"))
+    }
+
+    /// The same by a command of one's own, which is told `more` on its stdin.
+    fn start_by(&mut self, command: Command, more: &Message) -> Client {
+        let output = tell(command, &[self.bootstrap().0, more.0.clone()].concat());
         assert!(output.status.success(), "{output:?}");
         assert_eq!((number(&output.stdout, 1), text(&output.stdout, 3)), (3, "ttrpc"));
         let address = text(&output.stdout, 2);
@@ -135,6 +155,11 @@ impl Place {
         let connected = client.call("Connect", &Message::new().text(1, "c1")).unwrap();
         self.pids.push(number(&connected, 1) as u32);
         client
+    }
+
+    /// One more client of the daemon.
+    fn connect(&self) -> Client {
+        Client::new(&fs::read_to_string(self.dir.join("t/c1/address")).unwrap())
     }
 
     fn create(&self) -> Message {
@@ -182,6 +207,14 @@ impl Drop for Place {
             assert!(delete.unwrap().status.success());
         }
     }
+}
+
+/// Runs a command with something on its stdin.
+fn tell(mut command: Command, input: &[u8]) -> Output {
+    let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = streams.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
 }
 
 fn pid_of(pid: u32) -> Pid {
@@ -349,170 +382,6 @@ fn a_container_that_was_never_started_is_deleted_and_its_end_is_told() {
 }
 
 #[test]
-fn of_an_exec_that_was_deleted_nothing_stays() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["sleep", "1000"]);
-    place.listen();
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
-    let shim = place.shim();
-    let fds = || fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
-    let dirty = || {
-        let rollup = fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
-        let line = rollup.lines().find(|line| line.starts_with("Private_Dirty:")).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    let mut before = None;
-    for round in 0..100 {
-        if round == 20 {
-            before = Some((fds(), dirty()));
-        }
-        client.exec("e", &["true"], &place.path("out")).unwrap();
-        client.process("Start", "e").unwrap();
-        client.process("Wait", "e").unwrap();
-        client.process("Delete", "e").unwrap();
-    }
-    let (fds_before, dirty_before) = before.unwrap();
-    assert_eq!(fds(), fds_before);
-    assert!(dirty() <= dirty_before + 32, "{dirty_before} KiB became {}", dirty());
-    let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
-    assert_eq!(children.split_whitespace().count(), 1, "{children}");
-    client.end();
-}
-
-#[test]
-fn questions_are_answered_at_once_while_a_create_takes_its_time() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::with(&["true"], |config| {
-        config["hooks"] = json!({"createRuntime": [{"path": BUSYBOX, "args": ["sleep", "1"]}]});
-    });
-    let mut client = place.start();
-    let began = Instant::now();
-    let create = client.send("Create", &place.create());
-    let mut slowest = Duration::ZERO;
-    for _ in 0..20 {
-        let asked = Instant::now();
-        assert_eq!(client.process("State", "").unwrap_err().0, 5);
-        client.process("Connect", "").unwrap();
-        slowest = slowest.max(asked.elapsed());
-        thread::sleep(Duration::from_millis(20));
-    }
-    client.receive(create).unwrap();
-    assert!(began.elapsed() >= Duration::from_secs(1) && slowest < Duration::from_millis(200), "{slowest:?}");
-    client.end();
-}
-
-#[test]
-fn a_create_that_hangs_is_given_up_with_the_shim() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::with(&["true"], |config| {
-        config["hooks"] = json!({"createRuntime": [{"path": BUSYBOX, "args": ["sleep", "20.125"]}]});
-    });
-    let mut client = place.start();
-    let create = client.send("Create", &place.create());
-    thread::sleep(Duration::from_millis(200));
-    assert_eq!(client.process("Delete", "").unwrap_err().0, 5);
-    // Of another container this says nothing.
-    client.call("Shutdown", &Message::new().text(1, "c2")).unwrap();
-    thread::sleep(Duration::from_millis(100));
-    client.call("Shutdown", &Message::new().text(1, "c1")).unwrap();
-    assert!(client.receive(create).unwrap_err().1.contains("died unexpectedly"));
-    wait_for_end(place.shim());
-    let began = Instant::now();
-    assert!(place.command("delete").stdin(Stdio::null()).output().unwrap().status.success());
-    assert!(began.elapsed() < Duration::from_secs(2));
-    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
-    // The hook is gone, too.
-    let is_it = |entry: std::io::Result<fs::DirEntry>| {
-        fs::read(entry.unwrap().path().join("cmdline")).is_ok_and(|line| line == b"sleep\x0020.125\0")
-    };
-    assert!(!fs::read_dir("/proc").unwrap().any(is_it));
-}
-
-#[test]
-fn what_a_killed_daemon_leaves_is_removed_by_delete() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["sleep", "1000"]);
-    let mut client = place.start();
-    let pid = number(&client.call("Create", &place.create()).unwrap(), 1);
-    client.process("Start", "").unwrap();
-    kill_process(pid_of(place.shim()), Signal::KILL).unwrap();
-    wait_for_end(place.shim());
-    let output = place.command("delete").stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    assert_eq!((number(&output.stdout, 1), number(&output.stdout, 2)), (pid, 137));
-    wait_for_end(pid as u32);
-    assert_eq!(fs::read_dir(place.dir.join("s")).unwrap().count(), 0);
-    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
-}
-
-#[test]
-fn events_wait_for_a_containerd_that_is_away() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["true"]);
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
-    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
-    thread::sleep(Duration::from_millis(300));
-    place.listen();
-    assert_eq!(place.events(3), ["/tasks/create", "/tasks/start", "/tasks/exit"]);
-    client.process("Delete", "").unwrap();
-    assert_eq!(place.events(4).last().unwrap(), "/tasks/delete");
-}
-
-#[test]
-fn much_output_arrives_whole_and_a_reader_that_stalls_holds_nobody_else_up() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["head", "-c", "3000000", "/dev/zero"]);
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    let mut fifo = fs::File::open(place.path("out")).unwrap();
-    client.process("Start", "").unwrap();
-    thread::sleep(Duration::from_millis(200));
-    assert_eq!(number(&client.process("State", "").unwrap(), 4), 2);
-    let mut output = Vec::new();
-    fifo.read_to_end(&mut output).unwrap();
-    assert_eq!(output.len(), 3_000_000);
-    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
-    client.process("Delete", "").unwrap();
-}
-
-#[test]
-fn input_ends_when_containerd_says_so() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["cat"]);
-    let mut client = place.start();
-    let output = place.reader("out");
-    client.call("Create", &place.create().text(5, &place.path("in"))).unwrap();
-    client.process("Start", "").unwrap();
-    fs::write(place.path("in"), "one\n").unwrap();
-    // Its writer has gone, but that is not the end: another may come.
-    thread::sleep(Duration::from_millis(100));
-    assert_eq!(number(&client.process("State", "").unwrap(), 4), 2);
-    fs::write(place.path("in"), "two\n").unwrap();
-    client.call("CloseIO", &Message::new().text(1, "c1").flag(3, true)).unwrap();
-    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
-    assert_eq!(output.join().unwrap(), b"one\ntwo\n");
-    client.process("Delete", "").unwrap();
-}
-
-#[test]
 fn a_terminal_has_the_size_that_it_is_given() {
     if skipped() {
         return;
@@ -532,51 +401,12 @@ fn a_terminal_has_the_size_that_it_is_given() {
 }
 
 #[test]
-fn a_root_file_system_of_many_layers_is_mounted_and_unmounted() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["sh", "-c", "cat /l0 /l59; echo new > /new"]);
-    fs::rename(place.dir.join("t/c1/rootfs"), place.dir.join("base")).unwrap();
-    fs::create_dir(place.dir.join("t/c1/rootfs")).unwrap();
-    let mut layers = vec![place.path("base")];
-    for n in 0..60 {
-        let layer =
-            place.dir.join(format!("a-layer-whose-path-takes-more-room-than-a-page-has-for-sixty-of-its-kind-{n}"));
-        fs::create_dir(&layer).unwrap();
-        fs::write(layer.join(format!("l{n}")), format!("layer {n}\n")).unwrap();
-        layers.push(layer.to_str().unwrap().to_owned());
-    }
-    for name in ["upper", "work"] {
-        // Overlay can't be upon overlay: where /tmp is one, this is in memory.
-        fs::create_dir_all(place.dir.join(name)).unwrap();
-    }
-    let lower = format!("lowerdir={}", layers.join(":"));
-    assert!(lower.len() > 4096);
-    let mut client = place.start();
-    let mount = Message::new()
-        .text(1, "overlay")
-        .text(2, "overlay")
-        .text(4, &lower)
-        .text(4, &format!("upperdir={}", place.path("upper")))
-        .text(4, &format!("workdir={}", place.path("work")));
-    let output = place.reader("out");
-    client.call("Create", &place.create().message(3, &mount)).unwrap();
-    client.process("Start", "").unwrap();
-    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
-    assert_eq!(output.join().unwrap(), b"layer 0\nlayer 59\n");
-    client.process("Delete", "").unwrap();
-    assert_eq!(fs::read_dir(place.dir.join("t/c1/rootfs")).unwrap().count(), 0);
-    assert_eq!(fs::read(place.dir.join("upper/new")).unwrap(), b"new\n");
-}
-
-#[test]
 fn another_runtime_is_run_if_it_is_named() {
     if skipped() {
         return;
     }
     let Some(runc) = ["/usr/sbin/runc", "/usr/bin/runc"].into_iter().find(|path| Path::new(path).exists()) else {
-        return println!("skipped: needs runc");
+        return println!("SKIP: needs runc");
     };
     let mut place = Place::with(&["sleep", "1000"], |config| config["process"]["terminal"] = json!(true));
     place.listen();
@@ -584,7 +414,7 @@ fn another_runtime_is_run_if_it_is_named() {
     let output = place.reader("out");
     let request = place.create_by(runc).flag(4, true);
     if let Err((_, why)) = client.call("Create", &request) {
-        return println!("skipped: {why}");
+        return println!("SKIP: {why}");
     }
     client.process("Start", "").unwrap();
     let errors = place.reader("err");
@@ -640,7 +470,7 @@ fn a_container_is_paused_and_goes_on() {
     assert_eq!(client.process("Pause", "").unwrap_err().0, 9);
     client.process("Start", "").unwrap();
     match client.process("Pause", "") {
-        Err((_, why)) if why.contains("freezer") || why.contains("cgroup") => return println!("skipped: {why}"),
+        Err((_, why)) if why.contains("freezer") || why.contains("cgroup") => return println!("SKIP: {why}"),
         other => drop(other.unwrap()),
     }
     assert_eq!(number(&client.process("State", "").unwrap(), 4), 4);
@@ -666,20 +496,8 @@ fn what_is_no_request_of_ours_is_refused() {
     assert_eq!(client.call("Create", &Message::new().text(1, "../x").text(2, "/b")).unwrap_err().0, 2);
     assert_eq!(client.call("Create", &place.create().text(8, "/checkpoint")).unwrap_err().0, 12);
     // A length that nothing has: the connection ends, and the shim does not.
-    let address = fs::read_to_string(place.dir.join("t/c1/address")).unwrap();
-    let mut stream = UnixStream::connect(address.strip_prefix("unix://").unwrap()).unwrap();
+    let stream = client.0.stream();
     stream.write_all(&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 99, 1, 0]).unwrap();
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
-    assert_eq!(Client::new(&address).process("State", "").unwrap_err().0, 5);
-}
-
-#[test]
-fn a_container_can_not_write_to_the_shims_program() {
-    if skipped() {
-        return;
-    }
-    let mut place = Place::new(&["true"]);
-    place.start();
-    let exe = fs::File::open(format!("/proc/{}/exe", place.shim())).unwrap();
-    assert!(fstatvfs(&exe).unwrap().f_flag.contains(StatVfsMountFlags::RDONLY));
+    assert_eq!(place.connect().process("State", "").unwrap_err().0, 5);
 }

@@ -1,0 +1,89 @@
+//! A registry with a password: Debian's, on the host's loopback.
+
+use std::fs;
+use std::process::Command;
+
+use orlop_integration::skip;
+
+use super::build::build;
+use super::engine::Engine;
+use crate::host::until;
+
+/// Where it listens.
+const REGISTRY: &str = "127.0.0.1:5000";
+
+/// This machine's.
+const PROGRAM: &str = "/usr/bin/docker-registry";
+
+/// A name and a password.
+const USER: (&str, &str) = ("deck", "a pass: word");
+
+/// Requests that its log tells of, from a mark on.
+fn requests<'a>(log: &'a str, method: &'a str, path: &'a str) -> impl Iterator<Item = &'a str> {
+    let method = format!("\"{method} ");
+    // Each is told of twice; this form has the request as it came.
+    log.lines().filter(move |line| line.contains(&method) && line.contains(path) && !line.contains("level="))
+}
+
+/// login, push, pull, logout.
+pub(super) fn registry(engine: &Engine) {
+    let host = engine.host;
+    let password = Command::new("htpasswd").args(["-Bbn", USER.0, USER.1]).output();
+    let (Ok(_), Ok(password)) = (fs::copy(PROGRAM, host.path("/srv/docker-registry")), password) else {
+        return skip("push and pull: no docker-registry or no htpasswd");
+    };
+    host.write("/srv/registry/htpasswd", String::from_utf8_lossy(&password.stdout).trim_end());
+    host.write(
+        "/srv/registry/config.yml",
+        format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: /srv/registry/data}}}}\n\
+             http: {{addr: \"{REGISTRY}\"}}\nauth: {{htpasswd: {{realm: orlop, path: /srv/registry/htpasswd}}}}\n"
+        ),
+    );
+    let script = "exec /srv/docker-registry serve /srv/registry/config.yml >/srv/registry/log 2>&1";
+    let _server = host.daemon("registry", &["sh", "-c", script]);
+    let log = || fs::read_to_string(host.path("/srv/registry/log")).unwrap();
+    until("the registry", || host.run(&["bash", "-c", "true >/dev/tcp/127.0.0.1/5000"]).ok().then_some(()));
+    // What one command makes the registry do.
+    let moved = |args: &[&str], method: &str, path: &str| {
+        let before = log().len();
+        engine.must(args);
+        requests(&log()[before..], method, path).count()
+    };
+    let insecure = engine.kind.insecure();
+    let with = |verb, rest: &[&'static str]| [&[verb], insecure, rest].concat();
+
+    host.write("/srv/site/Dockerfile", include_str!("site/Dockerfile"));
+    host.write("/srv/site/index.html", include_str!("site/index.html"));
+    const ONE: &str = "127.0.0.1:5000/team/site:1.0";
+    const TWO: &str = "127.0.0.1:5000/team/site:1.1";
+    build(engine, ONE, "site", &[]);
+    host.write("/srv/site/index.html", "<h1>Two</h1>\n");
+    build(engine, TWO, "site", &[]);
+
+    // Nobody, a stranger, a friend.
+    engine.refused(&with("push", &[ONE]));
+    let said = engine.refused(&with("login", &["-u", USER.0, "-p", "wrong", REGISTRY]));
+    assert!(said.to_lowercase().contains("unauthorized") || said.contains("invalid username/password"), "{said}");
+    assert!(engine.must(&with("login", &["-u", USER.0, "-p", USER.1, REGISTRY])).contains("Login Succeeded"));
+    const UPLOADS: &str = "/blobs/uploads/";
+    assert_eq!(moved(&with("push", &[ONE]), "PUT", UPLOADS), 4, "three layers and a configuration");
+    assert_eq!(moved(&with("push", &[ONE]), "PUT", UPLOADS), 0, "nothing was missing");
+    assert_eq!(moved(&with("push", &[TWO]), "PUT", UPLOADS), 2, "one layer and a configuration were missing");
+
+    let ids = [ONE, TWO].map(|name| engine.image_id(name));
+    engine.must(&["rmi", ONE, TWO]);
+    engine.must(&["image", "prune", "-f"]);
+    const BLOBS: &str = "/blobs/sha256:";
+    assert_eq!(moved(&with("pull", &[ONE]), "GET", BLOBS), 3, "all but the base");
+    assert_eq!(moved(&with("pull", &[TWO]), "GET", BLOBS), 2, "one layer and a configuration were missing");
+    assert_eq!(moved(&with("pull", &[TWO]), "GET", BLOBS), 0, "nothing was missing");
+    assert_eq!([ONE, TWO].map(|name| engine.image_id(name)), ids);
+    engine.must(&["run", "-d", "--name", "site", "-p", "8080:80", TWO]);
+    engine.answers(8080, "/index.html", "<h1>Two</h1>");
+    engine.remove(&["site"]);
+    engine.must(&["logout", REGISTRY]);
+    engine.refused(&with("push", &[ONE]));
+    engine.must(&["rmi", ONE, TWO]);
+    engine.refused(&with("pull", &[ONE]));
+}

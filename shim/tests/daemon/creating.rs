@@ -1,0 +1,180 @@
+//! A container that is being made: seen, asked, signalled and given up, while its create takes as long as it likes.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use orlop_shim::wire::Message;
+use serde_json::json;
+
+use crate::{BUSYBOX, Client, Place, number, skipped, wait_for_end};
+
+/// What a question may take: containerd gives up after two seconds.
+const AT_ONCE: Duration = Duration::from_millis(50);
+
+/// A container whose create takes this many seconds, in a hook. The number is also by what the hook is found.
+fn slow(seconds: &str) -> Place {
+    Place::with(&["sleep", "1000"], |config| {
+        config["hooks"] = json!({"createRuntime": [{"path": BUSYBOX, "args": ["sleep", seconds]}]});
+    })
+}
+
+fn runs(seconds: &str) -> bool {
+    let wanted = format!("sleep\0{seconds}\0");
+    let is_it = |entry: std::io::Result<fs::DirEntry>| {
+        fs::read(entry.unwrap().path().join("cmdline")).is_ok_and(|line| line == wanted.as_bytes())
+    };
+    fs::read_dir("/proc").unwrap().any(is_it)
+}
+
+/// Sends Create, and waits until its hook runs.
+fn begin(place: &Place, client: &mut Client, seconds: &str) -> u32 {
+    let create = client.send("Create", &place.create());
+    let end = Instant::now() + Duration::from_secs(10);
+    while !runs(seconds) {
+        assert!(Instant::now() < end, "the hook does not run");
+        thread::sleep(Duration::from_millis(5));
+    }
+    create
+}
+
+/// Nothing of it is left, but the shim.
+fn assert_gone(place: &Place, seconds: &str) {
+    assert!(!runs(seconds));
+    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
+    let shim = place.shim();
+    let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+    assert_eq!(children, "");
+}
+
+#[test]
+fn questions_are_answered_at_once_while_a_create_takes_its_time() {
+    if skipped() {
+        return;
+    }
+    let mut place = slow("1.0625");
+    let mut client = place.start();
+    let began = Instant::now();
+    let create = begin(&place, &mut client, "1.0625");
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let asked = Instant::now();
+        let state = client.process("State", "").unwrap();
+        // Created, and without a pid.
+        assert_eq!((number(&state, 3), number(&state, 4)), (0, 1));
+        assert_eq!(client.process("State", "e").unwrap_err().0, 5);
+        assert_eq!(client.process("Pids", "").unwrap_err().0, 5);
+        client.process("Connect", "").unwrap();
+        slowest = slowest.max(asked.elapsed());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let pid = number(&client.receive(create).unwrap(), 1);
+    assert!(began.elapsed() >= Duration::from_secs(1) && slowest < AT_ONCE, "{slowest:?}");
+    assert_eq!(number(&client.process("State", "").unwrap(), 3), pid);
+    client.end();
+}
+
+#[test]
+fn a_signal_that_comes_before_there_is_a_process_is_sent_when_there_is_one() {
+    if skipped() {
+        return;
+    }
+    let mut place = slow("0.53125");
+    let mut client = place.start();
+    let create = begin(&place, &mut client, "0.53125");
+    // SIGCONT: nothing comes of it, but that it is answered.
+    let wait = client.send("Wait", &Message::new().text(1, "c1"));
+    let kill = client.send("Kill", &Message::new().text(1, "c1").number(3, 18u32));
+    assert!(number(&client.receive(create).unwrap(), 1) > 0);
+    client.receive(kill).unwrap();
+    client.kill(9).unwrap();
+    assert_eq!(number(&client.receive(wait).unwrap(), 1), 137);
+    client.process("Delete", "").unwrap();
+}
+
+#[test]
+fn a_container_that_is_killed_while_it_is_made_is_not_made() {
+    if skipped() {
+        return;
+    }
+    let mut place = slow("21.125");
+    place.listen();
+    let mut client = place.start();
+    let create = begin(&place, &mut client, "21.125");
+    let wait = client.send("Wait", &Message::new().text(1, "c1"));
+    let term = client.send("Kill", &Message::new().text(1, "c1").number(3, 15u32));
+    let began = Instant::now();
+    client.kill(9).unwrap();
+    assert!(client.receive(create).unwrap_err().1.contains("given up"));
+    assert_eq!(number(&client.receive(wait).unwrap(), 1), 137);
+    assert_eq!(client.receive(term).unwrap_err().0, 5);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(client.process("State", "").unwrap_err().0, 5);
+    assert_gone(&place, "21.125");
+    assert!(place.heard.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_create_that_hangs_is_given_up_by_delete_and_its_id_is_free_again() {
+    if skipped() {
+        return;
+    }
+    let mut place = slow("22.125");
+    let mut client = place.start();
+    for _ in 0..2 {
+        let create = begin(&place, &mut client, "22.125");
+        let deletes = [
+            client.send("Delete", &Message::new().text(1, "c1")),
+            client.send("Delete", &Message::new().text(1, "c1")),
+        ];
+        for delete in deletes {
+            let deleted = client.receive(delete).unwrap();
+            assert_eq!((number(&deleted, 1), number(&deleted, 2)), (0, 137));
+        }
+        assert!(client.receive(create).unwrap_err().1.contains("given up"));
+        assert_eq!(client.process("Delete", "").unwrap_err().0, 5);
+        assert_gone(&place, "22.125");
+    }
+}
+
+#[test]
+fn a_create_that_hangs_is_given_up_with_the_shim() {
+    if skipped() {
+        return;
+    }
+    let mut place = slow("20.125");
+    let mut client = place.start();
+    let create = begin(&place, &mut client, "20.125");
+    // Of another container this says nothing.
+    client.call("Shutdown", &Message::new().text(1, "c2")).unwrap();
+    thread::sleep(Duration::from_millis(100));
+    assert!(runs("20.125"));
+    client.call("Shutdown", &Message::new().text(1, "c1")).unwrap();
+    assert!(client.receive(create).unwrap_err().1.contains("given up"));
+    wait_for_end(place.shim());
+    let began = Instant::now();
+    assert!(place.command("delete").stdin(Stdio::null()).output().unwrap().status.success());
+    assert!(began.elapsed() < Duration::from_millis(500));
+    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
+    assert!(!runs("20.125"));
+}
+
+#[test]
+fn a_create_whose_worker_dies_leaves_nothing() {
+    if skipped() {
+        return;
+    }
+    let mut place = slow("23.125");
+    let mut client = place.start();
+    let create = begin(&place, &mut client, "23.125");
+    let shim = place.shim();
+    let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+    let worker = children.trim().parse().unwrap();
+    orlop_sys::rustix::process::kill_process(crate::pid_of(worker), orlop_sys::rustix::process::Signal::KILL).unwrap();
+    assert!(client.receive(create).unwrap_err().1.contains("died unexpectedly"));
+    assert_eq!(client.process("State", "").unwrap_err().0, 5);
+    assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
+    assert!(Path::new("/proc").join(shim.to_string()).exists());
+}

@@ -1,0 +1,68 @@
+//! What containerd hears, and in which order. The queue itself has its tests beside it.
+
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::{Place, number, skipped};
+
+#[test]
+fn events_wait_for_a_containerd_that_is_away() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["true"]);
+    let mut client = place.start();
+    client.call("Create", &place.create()).unwrap();
+    client.process("Start", "").unwrap();
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
+    thread::sleep(Duration::from_millis(300));
+    place.listen();
+    assert_eq!(place.events(3), ["/tasks/create", "/tasks/start", "/tasks/exit"]);
+    client.process("Delete", "").unwrap();
+    assert_eq!(place.events(4).last().unwrap(), "/tasks/delete");
+}
+
+/// A container that may use little memory and wants much.
+fn greedy(script: &str) -> Place {
+    Place::with(&["sh", "-c", script], |config| {
+        config["linux"]["resources"] = json!({"memory": {"limit": 8 << 20, "swap": 8 << 20}});
+    })
+}
+
+#[test]
+fn an_oom_kill_is_told_before_the_end_that_it_explains() {
+    if skipped() {
+        return;
+    }
+    for _ in 0..5 {
+        let mut place = greedy("exec busybox dd if=/dev/zero of=/dev/null bs=64M");
+        place.listen();
+        let mut client = place.start();
+        if let Err((_, why)) = client.call("Create", &place.create()) {
+            return println!("SKIP: no memory limits: {why}");
+        }
+        client.process("Start", "").unwrap();
+        assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 137);
+        assert_eq!(place.events(4), ["/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"]);
+        client.process("Delete", "").unwrap();
+    }
+}
+
+#[test]
+fn an_oom_kill_of_another_process_is_told_while_init_lives() {
+    if skipped() {
+        return;
+    }
+    let mut place = greedy("busybox dd if=/dev/zero of=/dev/null bs=64M; sleep 1000");
+    place.listen();
+    let mut client = place.start();
+    if let Err((_, why)) = client.call("Create", &place.create()) {
+        return println!("SKIP: no memory limits: {why}");
+    }
+    client.process("Start", "").unwrap();
+    assert_eq!(place.events(3), ["/tasks/create", "/tasks/start", "/tasks/oom"]);
+    client.end();
+    assert_eq!(place.events(5)[3..], ["/tasks/exit", "/tasks/delete"]);
+}
