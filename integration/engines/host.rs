@@ -39,16 +39,19 @@ pub(crate) enum Release {
 }
 
 /// What Debian 13 and later have.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 21] = [
     "aardvark-dns",
     "buildah",
     "busybox-static",
     "ca-certificates",
+    "catatonit",
     "conmon",
     "containerd",
     "containernetworking-plugins",
     "crun",
     "curl",
+    "docker-buildx",
+    "docker-cli",
     "docker.io",
     "iproute2",
     "iptables",
@@ -210,6 +213,11 @@ impl Host {
     /// The path of something on the host, as this machine sees it.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root/{}", self.first, path.trim_start_matches('/')))
+    }
+
+    /// The host's network namespace.
+    pub(crate) fn network(&self) -> File {
+        File::open(format!("/proc/{}/ns/net", self.first)).unwrap()
     }
 
     /// What is in a file on the host.

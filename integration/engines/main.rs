@@ -13,10 +13,14 @@
     reason = "helpers of tests"
 )]
 
+mod alone;
+mod build;
 mod containerd;
+mod cri;
 mod docker;
 mod host;
 mod image;
+mod podman;
 // One of the tests beside these needs more of it.
 #[allow(dead_code)]
 #[path = "../tests/real/pty.rs"]

@@ -297,7 +297,8 @@ pub fn now() -> String {
     rfc3339(now.tv_sec, now.tv_nsec)
 }
 
-fn rfc3339(secs: i64, nanos: i64) -> String {
+/// A time since 1970 in the form of [`now`].
+pub fn rfc3339(secs: i64, nanos: i64) -> String {
     let (days, second) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
     // Years are counted from March, so that the leap day is their last, and in eras of 400 years, which are equally
     // long; 719,468 days lie between 0000-03-01 and 1970-01-01.

@@ -70,11 +70,6 @@ impl Client {
         Ok(Self { stream, next: 1, early: BTreeMap::new() })
     }
 
-    /// The connection, for what is no call.
-    pub fn stream(&mut self) -> &mut UnixStream {
-        &mut self.stream
-    }
-
     /// Sends a call, and does not wait for its answer. Its stream.
     ///
     /// # Errors

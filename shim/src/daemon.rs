@@ -15,6 +15,7 @@ use crate::args::Args;
 use crate::copy::Streams;
 use crate::events::Events;
 use crate::log;
+use crate::pod::Pod;
 use crate::poll::{Interest, Poll, Token};
 use crate::server::Server;
 use crate::service::Pending;
@@ -37,6 +38,8 @@ pub struct Daemon {
     pub(crate) streams: Streams,
     pub(crate) events: Events,
     pub(crate) jobs: Vec<Pending>,
+    /// The pod that this shim keeps, if it was asked to.
+    pub(crate) pod: Option<Pod>,
     pub(crate) drains: Vec<Drain>,
     pub(crate) loggers: Vec<(u32, Instant)>,
     pub(crate) namespace: String,
@@ -89,6 +92,7 @@ impl Daemon {
             streams: Streams::default(),
             events: Events::new(events, namespace),
             jobs: Vec::new(),
+            pod: None,
             drains: Vec::new(),
             loggers: Vec::new(),
             namespace: namespace.to_owned(),

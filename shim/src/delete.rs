@@ -34,7 +34,9 @@ pub fn delete(args: &Args) -> Result<(Vec<u8>, Vec<String>), String> {
     let options: Options = serde_json::from_slice(&kept).unwrap_or_default();
     let runtime = Runtime { options: &options, namespace: &args.namespace, id: &args.id, bundle: &bundle };
     let done = runtime.delete().map_err(|status| format!("delete {}: {}", args.id, status.message))?;
-    unmount_all(&format!("{bundle}/rootfs"));
+    for mounted in ["rootfs", "shm"] {
+        unmount_all(&format!("{bundle}/{mounted}"));
+    }
     remove_socket(&bundle);
     let pid = read_file(&format!("{bundle}/init.pid")).unwrap_or_default();
     let pid = String::from_utf8_lossy(&pid).trim().parse().unwrap_or(0u32);

@@ -5,7 +5,10 @@
 //! the streams of its containers ([`copy`]); containerd's socket for events ([`events`]). Whatever may take time is done
 //! by a child that is forked for it and runs the runtime's library ([`job`]), so each call that only asks is answered at
 //! once, and the library's memory ends with the child.
+//!
+//! [`alone`] is another program, for containers that no engine looks after.
 
+pub mod alone;
 pub mod args;
 pub mod client;
 pub mod copy;
@@ -20,8 +23,10 @@ pub mod message;
 pub mod mounts;
 pub mod oom;
 pub mod options;
+pub mod pod;
 pub mod poll;
 pub mod runtime;
+pub mod sandbox;
 pub mod server;
 pub mod service;
 pub mod start;

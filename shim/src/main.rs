@@ -5,13 +5,16 @@
 use std::io::Write as _;
 
 use orlop_shim::args::{Action, Args};
-use orlop_shim::{daemon, delete, info, start};
+use orlop_shim::{daemon, delete, info, pod, start};
 use orlop_sys::rustix::process::{getpid, set_child_subreaper};
 
 orlop_sys::main!(command);
 
 /// The exit status.
 fn command() -> u8 {
+    if pod::is_asked_for() {
+        return u8::from(pod::pause().is_err());
+    }
     match Args::parse(std::env::args().skip(1)).and_then(|args| perform(&args)) {
         Ok(()) => 0,
         Err(text) => {

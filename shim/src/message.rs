@@ -35,12 +35,14 @@ macro_rules! read {
     (@type any) => { Option<Any<'a>> };
     (@type anys) => { Vec<Any<'a>> };
     (@type bytes) => { &'a [u8] };
+    (@type list) => { Vec<&'a [u8]> };
     (@type mounts) => { Vec<Mount<'a>> };
     (@set text, $place:expr, $value:ident) => { $place = $value.text()? };
     (@set texts, $place:expr, $value:ident) => { $place.push($value.text()?) };
     (@set number, $place:expr, $value:ident) => { $place = $value.small()? };
     (@set flag, $place:expr, $value:ident) => { $place = $value.flag()? };
     (@set bytes, $place:expr, $value:ident) => { $place = $value.bytes()? };
+    (@set list, $place:expr, $value:ident) => { $place.push($value.bytes()?) };
     (@set any, $place:expr, $value:ident) => { $place = Some(Any::read($value.bytes()?)?) };
     (@set anys, $place:expr, $value:ident) => {
         // Each is an object with the Any as its first field.
@@ -200,6 +202,114 @@ read! {
         2 config_path: text,
         /// Themselves, in TOML.
         3 config_body: bytes,
+    }
+
+    /// `CreateSandboxRequest`.
+    CreateSandbox {
+        /// The pod.
+        1 sandbox_id: text,
+        /// Its bundle's absolute path. containerd makes it, and nothing in it.
+        2 bundle_path: text,
+        /// A root file system for the pod; containerd has none to give.
+        3 rootfs: mounts,
+        /// The pod in Kubernetes' words: [`PodConfig`].
+        4 options: any,
+        /// Its network namespace; empty for the host's.
+        5 netns_path: text,
+    }
+
+    /// The requests of the sandbox service that name a pod, and maybe more.
+    Sandbox {
+        /// The pod.
+        1 sandbox_id: text,
+    }
+
+    /// `PodSandboxConfig` of Kubernetes' Container Runtime Interface.
+    PodConfig {
+        /// [`PodMetadata`].
+        1 metadata: bytes,
+        /// The host name; empty for the host's.
+        2 hostname: text,
+        /// [`PodDns`].
+        4 dns_config: bytes,
+        /// [`PodLinux`].
+        8 linux: bytes,
+    }
+
+    /// `PodSandboxMetadata`.
+    PodMetadata {
+        /// Its name, as the user knows it.
+        1 name: text,
+        /// Unlike any other's.
+        2 uid: text,
+        /// Kubernetes' namespace.
+        3 namespace: text,
+    }
+
+    /// `DNSConfig`.
+    PodDns {
+        /// Addresses.
+        1 servers: texts,
+        /// Domains.
+        2 searches: texts,
+        /// As resolv.conf has them.
+        3 options: texts,
+    }
+
+    /// `LinuxPodSandboxConfig`.
+    PodLinux {
+        /// The cgroup above all cgroups of the pod.
+        1 cgroup_parent: text,
+        /// [`PodSecurity`].
+        2 security_context: bytes,
+        /// Kernel parameters: [`Entry`].
+        3 sysctls: list,
+    }
+
+    /// `LinuxSandboxSecurityContext`.
+    PodSecurity {
+        /// [`PodNamespaces`].
+        1 namespace_options: bytes,
+    }
+
+    /// `NamespaceOption`. 0 is the pod's namespace, 1 the container's, 2 the host's.
+    PodNamespaces {
+        /// Network, and host name.
+        1 network: number,
+        /// Processes.
+        2 pid: number,
+        /// Shared memory, queues and semaphores.
+        3 ipc: number,
+        /// [`PodUsers`].
+        5 userns_options: bytes,
+    }
+
+    /// `UserNamespace`.
+    PodUsers {
+        /// 0 for one of its own, 2 for the host's.
+        1 mode: number,
+        /// [`IdRange`].
+        2 uids: list,
+        /// [`IdRange`].
+        3 gids: list,
+    }
+
+    /// `IDMapping`.
+    IdRange {
+        /// The first id outside.
+        1 host_id: number,
+        /// The first id inside.
+        2 container_id: number,
+        /// How many.
+        3 length: number,
+    }
+
+    /// An entry of a map from text to text.
+    Entry {
+        /// The key.
+        1 key: text,
+        /// The value.
+        2 value: text,
     }
 
     /// `BootstrapParams`: what containerd 2.3 and later tell `start`.

@@ -22,10 +22,11 @@ use crate::oom::Watch;
 use crate::options::Options;
 use crate::poll::Token;
 use crate::runtime::Runtime;
+use crate::sandbox;
 use crate::server::Caller;
 use crate::start::{read_file, write_file};
 use crate::stats;
-use crate::task::{self, Container, Drain, Early, Exit, Memory, Pause, Phase, Process, Wish};
+use crate::task::{self, Container, Drain, Exit, Memory, Pause, Phase, Process, Wish};
 use crate::ttrpc::{Code, Request, Status};
 use crate::wire::Message;
 
@@ -49,7 +50,7 @@ const TERM: i32 = 15;
 const KILL: i32 = 9;
 
 /// What a method says: an answer now, or later.
-type Reply = Result<Option<Message>, Status>;
+pub(crate) type Reply = Result<Option<Message>, Status>;
 
 /// A job, and what becomes of its outcome.
 #[derive(Debug)]
@@ -64,8 +65,9 @@ pub struct Pending {
     ours: Option<Ours>,
 }
 
+/// What a job is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+pub(crate) enum What {
     Create,
     Start,
     Exec,
@@ -144,10 +146,13 @@ impl Daemon {
             let text = format!("/{}/{} is not supported", request.service, request.method);
             Err(Status::new(Code::Unimplemented, text))
         };
+        let payload = request.payload;
+        if request.service == sandbox::SERVICE {
+            return self.sandbox(caller, request.method, payload).unwrap_or_else(unknown);
+        }
         if !matches!(request.service, "containerd.task.v2.Task" | "containerd.task.v3.Task") {
             return unknown();
         }
-        let payload = request.payload;
         if self.level <= log::DEBUG {
             // All but one of them begin with the two names.
             let of = message::Process::read(payload).unwrap_or_default();
@@ -189,16 +194,22 @@ impl Daemon {
     /// Ends a create that is under way, at the wish of `by`, who is answered when nothing is left of it.
     fn give_up(&mut self, id: &str, by: Option<(Caller, Wish)>) -> Reply {
         let Some(container) = self.containers.0.get_mut(id) else { return Ok(None) };
-        let wishes = container.early.given_up.get_or_insert_default();
+        let wishes = container.given_up.get_or_insert_default();
         if wishes.len() >= MAX_EARLY {
             return Err(too_many());
         }
         wishes.extend(by);
-        for pending in self.jobs.iter().filter(|pending| pending.what == What::Create && pending.id == id) {
+        self.end_job(What::Create, id, "");
+        Ok(None)
+    }
+
+    /// Kills a job, with all that it has started.
+    fn end_job(&self, what: What, id: &str, exec: &str) {
+        let is_it = |pending: &&Pending| (pending.what, pending.id.as_str(), pending.exec.as_str()) == (what, id, exec);
+        for pending in self.jobs.iter().filter(is_it) {
             // It is ours until it is reaped.
             end_family(pending.job.pid);
         }
-        Ok(None)
     }
 
     fn state(&self, payload: &[u8]) -> Reply {
@@ -223,7 +234,7 @@ impl Daemon {
         Ok(Some(answer.text(11, request.exec_id)))
     }
 
-    fn create(&mut self, caller: Caller, payload: &[u8]) -> Reply {
+    pub(crate) fn create(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Create::read(payload)?;
         let id = ContainerId::parse(request.id).map_err(|e| job::status(&e))?;
         if self.containers.0.contains_key(request.id) {
@@ -249,8 +260,16 @@ impl Daemon {
         };
         let stdio = Stdio::open(&uris, options.owner())?;
         let runtime = Runtime { options: &options, namespace: &self.namespace, id: request.id, bundle: request.bundle };
-        let job =
-            Job::start(stdio.process(), &stdio.for_logger(), || runtime.create(&mounts, &stdio, request.terminal));
+        let job = Job::start(stdio.process(), &stdio.for_logger(), || {
+            let _held = match &self.pod {
+                Some(pod) if pod.id == request.id => {
+                    pod.prepare(&self.namespace, &std::env::args().next().unwrap_or_default())?
+                }
+                Some(pod) => pod.share(request.bundle).map(|()| None)?,
+                None => None,
+            };
+            runtime.create(&mounts, &stdio, request.terminal)
+        });
         let io = Message::new().text(1, &uris.stdin).text(2, &uris.stdout).text(3, &uris.stderr).flag(4, uris.terminal);
         let mut created = Message::new().text(1, request.id).text(2, request.bundle);
         for mount in &mounts {
@@ -266,7 +285,8 @@ impl Daemon {
             mounted: !mounts.is_empty(),
             created: created.message(4, &io),
             memory: None,
-            early: Early::default(),
+            has_untold_kill: false,
+            given_up: None,
         };
         self.containers.0.insert(request.id.to_owned(), container);
         let begun = self.begin(job, What::Create, request.id, "", caller, Some(stdio));
@@ -276,7 +296,7 @@ impl Daemon {
         begun
     }
 
-    fn start(&mut self, caller: Caller, payload: &[u8]) -> Reply {
+    pub(crate) fn start(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
         if !request.exec_id.is_empty() {
             return self.start_exec(caller, request.id, request.exec_id);
@@ -354,7 +374,7 @@ impl Daemon {
             }
             let drain = self.drains.swap_remove(at);
             let reply = if drain.exec.is_empty() {
-                self.delete_container(&drain)
+                self.delete_container(&drain.id, drain.caller)
             } else {
                 self.delete_exec(&drain.id, &drain.exec).map(Some)
             };
@@ -370,9 +390,9 @@ impl Daemon {
         Ok(answer)
     }
 
-    fn delete_container(&mut self, drain: &Drain) -> Reply {
-        let runtime = self.runtime(&drain.id)?;
-        let mounted = self.containers.get(&drain.id)?.mounted;
+    pub(crate) fn delete_container(&mut self, id: &str, caller: Caller) -> Reply {
+        let runtime = self.runtime(id)?;
+        let mounted = self.containers.get(id)?.mounted;
         let job = Job::start(null(), &[], || {
             let done = runtime.delete()?;
             if mounted {
@@ -380,7 +400,7 @@ impl Daemon {
             }
             Ok(done)
         });
-        self.begin(job, What::Delete, &drain.id, "", drain.caller, None)
+        self.begin(job, What::Delete, id, "", caller, None)
     }
 
     fn pids(&self, payload: &[u8]) -> Reply {
@@ -430,27 +450,30 @@ impl Daemon {
         self.begin(job, What::Resume, request.id, "", caller, None)
     }
 
-    fn kill(&mut self, caller: Caller, payload: &[u8]) -> Reply {
+    pub(crate) fn kill(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Kill::read(payload)?;
         let number = i32::try_from(request.signal).map_err(|_| Status::new(Code::InvalidArgument, "no such signal"))?;
         let container = self.containers.any_mut(request.id)?;
         let own = container.has_own_pid_namespace && container.pause == Pause::No;
-        if container.init.phase == Phase::Creating && request.exec_id.is_empty() {
-            // "Not found" would be heard as "gone already", and the container would come alive after it.
-            if number == KILL {
-                return self.give_up(request.id, Some((caller, Wish::Kill)));
-            }
-            if container.early.signals.len() >= MAX_EARLY {
+        if container.init.phase == Phase::Creating && request.exec_id.is_empty() && number == KILL {
+            return self.give_up(request.id, Some((caller, Wish::Kill)));
+        }
+        let missing = || Status::new(Code::NotFound, format!("process {} does not exist: not found", request.exec_id));
+        let process = container.process_mut(request.exec_id).ok_or_else(missing)?;
+        if matches!(process.phase, Phase::Creating | Phase::Starting) && process.pid == 0 {
+            // "Not found" would be heard as "gone already", and it would come alive after it.
+            if process.signals.len() >= MAX_EARLY {
                 return Err(too_many());
             }
-            container.early.signals.push((caller, payload.to_vec()));
+            process.signals.push((caller, payload.to_vec()));
+            if number == KILL {
+                self.end_job(What::Exec, request.id, request.exec_id);
+            }
             return Ok(None);
         }
-        let process = self.containers.process_mut(request.id, request.exec_id)?;
         let finished = || Status::new(Code::NotFound, "process already finished: not found");
         match process.phase {
             Phase::Added => return Err(precondition("cannot kill a process that was not started")),
-            Phase::Starting if process.pid == 0 => return Err(precondition("cannot kill a process that is starting")),
             // `all` also means those who outlived init.
             Phase::Ended | Phase::Stopped if !request.all => return Err(finished()),
             _ => {}
@@ -535,7 +558,7 @@ impl Daemon {
         self.begin(job, What::Update, request.id, "", caller, None)
     }
 
-    fn wait(&mut self, caller: Caller, payload: &[u8]) -> Reply {
+    pub(crate) fn wait(&mut self, caller: Caller, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
         let missing = || Status::new(Code::NotFound, format!("process {} does not exist: not found", request.exec_id));
         let process = self.containers.any_mut(request.id)?.process_mut(request.exec_id).ok_or_else(missing)?;
@@ -551,7 +574,7 @@ impl Daemon {
         Ok(None)
     }
 
-    fn stats(&self, payload: &[u8]) -> Reply {
+    pub(crate) fn stats(&self, payload: &[u8]) -> Reply {
         let request = message::Process::read(payload)?;
         let init = self.containers.get(request.id)?.init.pid;
         let cgroup = self.runtime(request.id)?.cgroup(init).map_err(|e| job::status(&e))?;
@@ -636,19 +659,21 @@ impl Daemon {
             What::Pause => self.paused(&id, outcome, Pause::Paused, Pause::No),
             What::Resume => self.paused(&id, outcome, Pause::No, Pause::Paused),
         };
+        let is_pod = self.pod.as_ref().is_some_and(|pod| pod.id == id);
+        let reply = reply.map(|answer| if is_pod { self.for_a_pod(what, answer) } else { answer });
         match (caller, &reply) {
             (Some(caller), reply) => self.server.answer(&self.poll, caller, reply.as_ref()),
             (None, Err(status)) => self.log(log::ERROR, &format!("{id}: {}", status.message)),
             (None, Ok(_)) => {}
         }
-        if what == What::Create {
-            self.send_early(&id);
+        if matches!(what, What::Create | What::Exec) {
+            self.send_early(&id, &exec);
         }
         self.settle(&id, &exec);
     }
 
     fn is_given_up(&self, id: &str) -> bool {
-        self.containers.0.get(id).is_some_and(|container| container.early.given_up.is_some())
+        self.containers.0.get(id).is_some_and(|container| container.given_up.is_some())
     }
 
     /// Removes what a create has left that did not come to its end.
@@ -685,14 +710,14 @@ impl Daemon {
             || Status::new(Code::NotFound, format!("container {id}: its creation did not come to its end: not found"));
         container.init.exit = Exit { status: 128 + KILL.unsigned_abs(), at: message::Time::now() };
         let (dead, ended) = (deleted(&container.init), waited(&container.init));
-        let wishes = container.early.given_up.take();
+        let wishes = container.given_up.take();
         for waiter in std::mem::take(&mut container.init.waiters) {
             match &wishes {
                 Some(_) => self.server.answer(&self.poll, waiter, Ok(&ended)),
                 None => self.server.answer(&self.poll, waiter, Err(&gone())),
             }
         }
-        for (caller, _) in std::mem::take(&mut container.early.signals) {
+        for (caller, _) in std::mem::take(&mut container.init.signals) {
             self.server.answer(&self.poll, caller, Err(&gone()));
         }
         let why = match &wishes {
@@ -715,9 +740,9 @@ impl Daemon {
     }
 
     /// Sends the signals that came before there was a process, or says that there never was one.
-    fn send_early(&mut self, id: &str) {
-        let Some(container) = self.containers.0.get_mut(id) else { return };
-        for (caller, payload) in std::mem::take(&mut container.early.signals) {
+    fn send_early(&mut self, id: &str, exec: &str) {
+        let Some(process) = self.containers.0.get_mut(id).and_then(|c| c.process_mut(exec)) else { return };
+        for (caller, payload) in std::mem::take(&mut process.signals) {
             let reply = self.kill(caller, &payload);
             self.reply(caller, reply);
         }
@@ -764,6 +789,7 @@ impl Daemon {
         };
         outcome?;
         self.tell("/tasks/start", "containerd.events.TaskStart", Message::new().text(1, id).number(2, pid));
+        self.look_at_memory(|_| false);
         Ok(Message::new().number(1, pid))
     }
 
@@ -782,7 +808,11 @@ impl Daemon {
             Err(status) => {
                 // There was no start, so there is no end to be told; but who waits, waits for this.
                 process.phase = Phase::Stopped;
-                process.exit = Exit { status: shell_status(&status.message), at: message::Time::now() };
+                let is_kill =
+                    |payload: &[u8]| message::Kill::read(payload).is_ok_and(|kill| kill.signal == KILL.unsigned_abs());
+                let killed = process.signals.iter().any(|(_, payload)| is_kill(payload));
+                let code = if killed { 128 + KILL.unsigned_abs() } else { shell_status(&status.message) };
+                process.exit = Exit { status: code, at: message::Time::now() };
                 let streams = std::mem::take(&mut process.streams);
                 process.input = None;
                 let (waiters, answer) = (std::mem::take(&mut process.waiters), waited(process));
@@ -914,20 +944,22 @@ impl Daemon {
         }
     }
 
-    /// Looks whether containers had processes killed for want of memory, and says so.
+    /// Looks whether containers had processes killed for want of memory, and says so, also of what was found before.
     pub fn look_at_memory(&mut self, which: impl Fn(&Memory) -> bool) {
         let mut killed = Vec::new();
         for (id, container) in &mut self.containers.0 {
-            let Some(memory) = container.memory.as_mut().filter(|memory| which(memory)) else { continue };
-            let found = memory.watch.look();
-            memory.again = found.again.map(|again| Instant::now() + again);
-            if found.kills > 0 {
-                killed.push(id.clone());
+            if let Some(memory) = container.memory.as_mut().filter(|memory| which(memory)) {
+                let found = memory.watch.look();
+                memory.again = found.again.map(|again| Instant::now() + again);
+                container.has_untold_kill |= found.kills > 0;
+                if found.is_over {
+                    self.poll.remove(&memory.watch);
+                    container.memory = None;
+                }
             }
-            if found.is_over
-                && let Some(memory) = container.memory.take()
-            {
-                self.poll.remove(&memory.watch);
+            // Its start is told first.
+            if container.init.phase != Phase::Starting && std::mem::take(&mut container.has_untold_kill) {
+                killed.push(id.clone());
             }
         }
         for id in killed {

@@ -96,6 +96,8 @@ pub struct Process {
     pub logged: Vec<OwnedFd>,
     /// Who waits for its end.
     pub waiters: Vec<Caller>,
+    /// Calls of `Kill` that wait for it to have a pid.
+    pub signals: Vec<(Caller, Vec<u8>)>,
     /// The document of an exec, until it is started.
     pub document: Vec<u8>,
     /// It is being deleted.
@@ -118,6 +120,7 @@ impl Process {
             logger: 0,
             logged: Vec::new(),
             waiters: Vec::new(),
+            signals: Vec::new(),
             document: Vec::new(),
             deleting: false,
         }
@@ -175,16 +178,9 @@ pub struct Container {
     pub created: Message,
     /// Its memory, which is watched for kills.
     pub memory: Option<Memory>,
-    /// What was asked of it before it was there.
-    pub early: Early,
-}
-
-/// What was asked of a container that is being made.
-#[derive(Debug, Default)]
-pub struct Early {
-    /// Calls of `Kill` that wait for a process to send their signal to.
-    pub signals: Vec<(Caller, Vec<u8>)>,
-    /// Nobody wants it any more: who is to be told when nothing is left of it.
+    /// A kill for want of memory that containerd has not been told of.
+    pub has_untold_kill: bool,
+    /// Nobody wants it any more, though it is being made still: who is to be told when nothing is left of it.
     pub given_up: Option<Vec<(Caller, Wish)>>,
 }
 

@@ -45,7 +45,7 @@ const POWERS: [Case; 16] = [
         "2\nmkdir: can't create directory '/new': Operation not permitted\n1",
     ),
     (&[], "cat /proc/keys /proc/timer_list 2>&1 | wc -c; ls /proc/acpi /sys/firmware | grep -v :$ | wc -w", "0\n0"),
-    (&[], "echo 1 >/proc/sys/kernel/sysrq", ""),
+    (&[], "echo 60 2>&1 >/proc/sys/vm/swappiness", "sh: can't create /proc/sys/vm/swappiness: Read-only file system"),
     (&["--read-only"], "touch /x 2>&1; touch /dev/shm/x && echo shm", "touch: /x: Read-only file system\nshm"),
     (&["--read-only", "--tmpfs", "/tmp:size=1m"], "touch /tmp/x && df -k /tmp | tail -1 | awk '{print $2}'", "1024"),
     (
@@ -78,7 +78,7 @@ const MEANS: [Case; 14] = [
     (&["--init"], "cat /proc/1/comm", "docker-init"),
     (&["--hostname", "deck", "--domainname", "ship"], "hostname; cat /proc/sys/kernel/domainname", "deck\nship"),
     (&["--add-host", "mate:192.0.2.9"], "grep mate /etc/hosts", "192.0.2.9\tmate"),
-    (&["--dns", "192.0.2.53"], "cat /etc/resolv.conf", "nameserver 192.0.2.53"),
+    (&["--dns", "192.0.2.53"], "grep ^nameserver /etc/resolv.conf", "nameserver 192.0.2.53"),
 ];
 
 /// Whose namespaces it is in. The other container is called `other`, and its host name is `far`.

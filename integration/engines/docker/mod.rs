@@ -2,7 +2,11 @@
 
 mod flags;
 mod life;
+mod remap;
 mod restart;
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use orlop_integration::{Ran, long, skip};
@@ -16,7 +20,7 @@ const CLIENT: &str = "/usr/bin/docker";
 
 /// How Docker comes to orlop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     /// `runtimes` has the path of orlop, which containerd's own shim executes.
     Path,
     /// Our shim has the name of containerd's: what Docker before 23 can be given.
@@ -26,7 +30,7 @@ enum Way {
 }
 
 /// A daemon on a host.
-struct Docker<'a> {
+pub(crate) struct Docker<'a> {
     host: &'a Host,
     daemon: Option<Daemon>,
 }
@@ -34,7 +38,7 @@ struct Docker<'a> {
 impl<'a> Docker<'a> {
     /// Takes all other runtimes away, and starts it.
     #[track_caller]
-    fn new(host: &'a Host, way: Way, settings: Value) -> Self {
+    pub(crate) fn new(host: &'a Host, way: Way, settings: Value) -> Self {
         // BuildKit executes what is called runc.
         let mut script = "rm -f /usr/bin/runc /usr/sbin/runc /usr/bin/crun; ln -s orlop /usr/local/bin/runc".to_owned();
         let runtime = match way {
@@ -75,7 +79,7 @@ impl<'a> Docker<'a> {
         self.daemon.take().unwrap().stop(signal);
     }
 
-    fn built_by(&self, builder: Builder) -> Engine<'a> {
+    pub(crate) fn built_by(&self, builder: Builder) -> Engine<'a> {
         Engine { host: self.host, kind: Kind::Docker(builder), argv: vec![CLIENT.to_owned()] }
     }
 
@@ -102,6 +106,29 @@ impl<'a> Docker<'a> {
     fn inspect(&self, name: &str, template: &str) -> String {
         self.engine().inspect(name, template)
     }
+
+    /// Ends the test if anything is left of any container, now that all are removed.
+    #[track_caller]
+    fn assert_clean(&self) {
+        assert_eq!(self.must(&["ps", "-aq"]), "");
+        let left = || {
+            let shims = self.host.processes().into_iter().map(|(_, arguments)| arguments);
+            let shims = shims.filter(|arguments| arguments.contains("shim") || arguments.ends_with("sleep 1000"));
+            let mounts = self.host.mounts().into_iter();
+            let mounts = mounts.filter(|mount| mount.contains("/merged") || mount.contains("/rootfs"));
+            let cgroups = self.host.cgroups().into_iter().map(|path| path.display().to_string());
+            let cgroups = cgroups.filter(|path| path.rsplit('/').next().is_some_and(|name| name.len() == 64));
+            let states = ["runtime-runc", "runtime-orlop"].map(|name| format!("/run/docker/{name}/moby"));
+            let states = states.into_iter().flat_map(|dir| self.host.list(&dir));
+            shims.chain(mounts).chain(cgroups).chain(states).collect::<Vec<_>>()
+        };
+        // A shim ends a moment after its container.
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while !left().is_empty() {
+            assert!(Instant::now() < give_up, "left behind: {:#?}", left());
+            sleep(Duration::from_millis(50));
+        }
+    }
 }
 
 /// Whether this is the long form; said if not.
@@ -119,12 +146,16 @@ fn the_walk(release: Release, way: Way, builder: Builder) {
     let Some(base) = Base::new(&topic) else { return };
     let docker = Docker::new(&host, way, json!({}));
     walk(&docker.built_by(builder), &base);
+    docker.assert_clean();
 }
 
 #[test]
 fn the_walk_through_with_docker_20_10() {
     the_walk(Release::Bookworm, Way::InPlace, Builder::Classic);
 }
+
+/// Something that is done with a daemon, and asserted.
+type Promise = fn(&Docker);
 
 /// All promises but the walk-through's, on one daemon.
 #[track_caller]
@@ -133,7 +164,7 @@ fn the_promises(release: Release, way: Way) {
     let Some(host) = Host::new(release, &topic, &["dockerd", "docker"]) else { return };
     let mut docker = Docker::new(&host, way, json!({"live-restore": true}));
     busybox(&docker.engine());
-    let promises: [(&str, fn(&Docker)); 9] = [
+    let promises: [(&str, Promise); 10] = [
         ("flags", flags::all),
         ("health checks", life::health),
         ("update", life::update),
@@ -142,6 +173,7 @@ fn the_promises(release: Release, way: Way) {
         ("out of memory", life::out_of_memory),
         ("--init", life::init),
         ("attach, rename, export", life::odds_and_ends),
+        ("thirty at once", life::many),
         ("the death of a shim", life::shim_killed),
     ];
     for (what, promise) in promises {
@@ -150,7 +182,7 @@ fn the_promises(release: Release, way: Way) {
     }
     eprintln!("restarts of the daemon");
     restart::restored(&mut docker);
-    assert_eq!(docker.must(&["ps", "-aq"]), "");
+    docker.assert_clean();
 }
 
 #[test]
@@ -185,4 +217,26 @@ fn docker_26_keeps_its_promises_by_a_path() {
 #[test]
 fn docker_26_keeps_its_promises_by_our_shims_type() {
     the_promises(Release::Trixie, Way::Type);
+}
+
+#[track_caller]
+fn with_mapped_users(release: Release, way: Way) {
+    let topic = format!("Docker with userns-remap, {way:?}");
+    let Some(host) = Host::new(release, &topic, &["dockerd", "docker"]) else { return };
+    host.write("/etc/subuid", "nobody:100000:65536\n");
+    host.write("/etc/subgid", "nobody:100000:65536\n");
+    let docker = Docker::new(&host, way, json!({"userns-remap": remap::SETTING}));
+    busybox(&docker.engine());
+    remap::mapped(&docker);
+    docker.assert_clean();
+}
+
+#[test]
+fn docker_20_10_maps_users() {
+    with_mapped_users(Release::Bookworm, Way::InPlace);
+}
+
+#[test]
+fn docker_26_maps_users() {
+    with_mapped_users(Release::Trixie, Way::Type);
 }

@@ -11,7 +11,7 @@ use orlop_integration::{debian, kept};
 use serde_json::{Value, json};
 
 use super::engine::Engine;
-use crate::host::Daemon;
+use crate::host::{Daemon, Host};
 
 /// An address of the host that its containers reach too, whatever their network is: one that is for examples only.
 const ADDRESS: &str = "192.0.2.1";
@@ -35,23 +35,35 @@ impl Base {
         Some(Self { node, python, packages: packages(topic)? })
     }
 
+    /// Serves the packages on a host, as long as what is returned lives.
+    #[track_caller]
+    pub(crate) fn serve(&self, host: &Host) -> Daemon {
+        host.must(&["busybox", "ip", "addr", "add", &format!("{ADDRESS}/32"), "dev", "lo"]);
+        let mut copy = Command::new("cp");
+        assert!(copy.arg("-r").arg(&self.packages).arg(host.path("/srv/packages")).status().unwrap().success());
+        host.daemon("packages", &["busybox", "httpd", "-f", "-p", PACKAGES, "-h", "/srv/packages"])
+    }
+
+    /// The root file system of `node:18`, and the lines of a Dockerfile that go with it.
+    pub(crate) fn node(&self) -> (&Path, [String; 2]) {
+        let npm = format!("ENV npm_config_registry=http://{PACKAGES}/");
+        let quiet = "ENV npm_config_update_notifier=false npm_config_audit=false npm_config_fund=false";
+        (&self.node, [npm, quiet.to_owned()])
+    }
+
     /// Gives the engine its base images; what is returned serves packages while it lives.
     #[track_caller]
     pub(super) fn hand_over(&self, engine: &Engine) -> Daemon {
         let host = engine.host;
-        host.must(&["busybox", "ip", "addr", "add", &format!("{ADDRESS}/32"), "dev", "lo"]);
-        let mut copy = Command::new("cp");
-        assert!(copy.arg("-r").arg(&self.packages).arg(host.path("/srv/packages")).status().unwrap().success());
-        let server = host.daemon("packages", &["busybox", "httpd", "-f", "-p", PACKAGES, "-h", "/srv/packages"]);
+        let server = self.serve(host);
         let import = |tar: &Path, image: &str, environment: &[&str]| {
             let changes: Vec<_> = environment.iter().flat_map(|variable| ["--change", variable]).collect();
             let mut command = engine.command(&[&["import"], changes.as_slice(), &["-", image]].concat());
             command.stdin(File::open(tar).unwrap());
             host.ran(command).must();
         };
-        let npm = format!("ENV npm_config_registry=http://{PACKAGES}/");
-        let quiet = "ENV npm_config_update_notifier=false npm_config_audit=false npm_config_fund=false";
-        import(&self.node, "node:18", &[&npm, quiet]);
+        let (node, environment) = self.node();
+        import(node, "node:18", &environment.each_ref().map(String::as_str));
         engine.must(&["tag", "node:18", "gcc:12"]);
         let pip = format!("ENV PIP_INDEX_URL=http://{PACKAGES}/simple/ PIP_TRUSTED_HOST={ADDRESS}");
         import(&self.python, "python:3.11", &[&pip, "ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore"]);

@@ -29,7 +29,7 @@ pub(crate) struct Options {
 }
 
 /// A Debian package that tests need, and a path or a program that says it is there.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 20] = [
     ("libseccomp-dev", "/usr/include/seccomp.h"),
     ("crun", "crun"),
     ("runc", "runc"),
@@ -44,8 +44,11 @@ const PACKAGES: [(&str, &str); 17] = [
     ("docker-registry", "docker-registry"),
     ("apache2-utils", "htpasswd"),
     ("containerd", "containerd"),
+    ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("docker.io", "dockerd"),
     ("podman", "podman"),
+    ("npm", "npm"),
+    ("python3-pip", "pip3"),
     ("pkg-config", "pkg-config"),
 ];
 

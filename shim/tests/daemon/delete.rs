@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use orlop_sys::rustix::process::{Signal, kill_process};
 
-use crate::{Place, number, pid_of, skipped, wait_for_end};
+use orlop_shim::client::number;
+
+use crate::{Place, pid_of, skipped, wait_for_end};
 
 /// How long a delete may take; containerd waits for five seconds.
 const SOON: Duration = Duration::from_millis(500);

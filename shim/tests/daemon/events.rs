@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::{Place, number, skipped};
+use orlop_shim::client::number;
+
+use crate::{BUSYBOX, Place, skipped};
 
 #[test]
 fn events_wait_for_a_containerd_that_is_away() {
@@ -48,6 +50,27 @@ fn an_oom_kill_is_told_before_the_end_that_it_explains() {
         assert_eq!(place.events(4), ["/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"]);
         client.process("Delete", "").unwrap();
     }
+}
+
+#[test]
+fn what_happens_before_a_start_is_told_is_told_after_it() {
+    if skipped() {
+        return;
+    }
+    // The start takes its time, in a hook, when the program has run and is dead.
+    let mut place = Place::with(&["busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M"], |config| {
+        config["linux"]["resources"] = json!({"memory": {"limit": 8 << 20, "swap": 8 << 20}});
+        config["hooks"] = json!({"poststart": [{"path": BUSYBOX, "args": ["sleep", "0.5"]}]});
+    });
+    place.listen();
+    let mut client = place.start();
+    if let Err((_, why)) = client.call("Create", &place.create()) {
+        return println!("SKIP: no memory limits: {why}");
+    }
+    client.process("Start", "").unwrap();
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 137);
+    assert_eq!(place.events(4), ["/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"]);
+    client.process("Delete", "").unwrap();
 }
 
 #[test]

@@ -6,13 +6,14 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use orlop_shim::client::number;
 use orlop_shim::message::{
     Any, Bootstrap, Create, Exec, GenericOptions, Kill, Process, Resize, RuncOptions, Update, any,
 };
 use orlop_shim::ttrpc::{Request, read_answer};
 use orlop_shim::wire::{Fields, Message};
 
-use crate::{Client, Place, number, skipped};
+use crate::{Client, Place, skipped};
 
 /// Numbers that are the same each time.
 struct Dice(u64);
@@ -126,8 +127,7 @@ fn memory(pid: u32) -> u64 {
 }
 
 fn raw(place: &Place) -> UnixStream {
-    let address = fs::read_to_string(place.dir.join("t/c1/address")).unwrap();
-    let stream = UnixStream::connect(address.strip_prefix("unix://").unwrap()).unwrap();
+    let stream = place.raw();
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     stream

@@ -5,7 +5,9 @@ use std::fs;
 use orlop_sys::rustix::fs::{StatVfsMountFlags, fstatvfs};
 use serde_json::{Value as Json, json};
 
-use crate::{Place, SHIM, number, skipped};
+use orlop_shim::client::number;
+
+use crate::{Place, SHIM, skipped};
 
 /// Lists a shell's descriptors, but the one by which it is done.
 const LIST: &str = "cd /proc/$$/fd; for fd in *; do test -e $fd && echo -n \"$fd \"; done; echo";

@@ -2,14 +2,16 @@
 //! every run; `cargo xtask test --long` (ORLOP_LONG=1) does a million execs and five thousand containers.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
 use std::time::Duration;
 
+use orlop_shim::client::number;
 use orlop_shim::message::any;
 use orlop_shim::wire::Message;
 
-use crate::{Client, Place, number, skipped};
+use crate::{Client, Place, skipped};
 
 /// How much more private memory may be dirty at the end, in KiB: a page here and there, however many rounds there were.
 const SLACK: u64 = 32;
@@ -183,8 +185,7 @@ fn of_clients_that_have_left_nothing_stays() {
         other.send("Wait", &Message::new().text(1, "c1"));
         if n % 2 == 0 {
             // It leaves in the middle of a message.
-            use std::io::Write as _;
-            other.0.stream().write_all(&[0, 0, 1, 0, 0]).unwrap();
+            place_ref.raw().write_all(&[0, 0, 1, 0, 0]).unwrap();
         }
         client.process("Stats", "").unwrap();
     });

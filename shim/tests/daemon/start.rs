@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use orlop_shim::client::number;
 use orlop_shim::message::any;
 use orlop_shim::wire::Message;
 use orlop_sys::rustix::fs::{CWD, Mode, mkfifoat};
@@ -13,7 +14,7 @@ use orlop_sys::rustix::process::{Pid, Signal, kill_process};
 use orlop_sys::rustix::thread::{CoreSchedulingScope, core_scheduling_cookie, create_core_scheduling_cookie};
 use serde_json::json;
 
-use crate::{Place, SHIM, number, pid_of, skipped, tell};
+use crate::{Place, SHIM, pid_of, skipped, tell};
 
 /// As one of the extensions of `BootstrapParams`.
 fn extension(options: &Message) -> Message {
