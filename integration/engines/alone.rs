@@ -16,7 +16,7 @@ use crate::pty::Terminal;
 use crate::walk::Base;
 
 /// The steps in their order: later ones use the images that earlier ones have made.
-const STEPS: [(&str, fn(&Alone<'_>)); 17] = [
+const STEPS: [(&str, Step); 17] = [
     ("an image of an app, made in a container", web),
     ("images, tags, history and sizes", images),
     ("three containers of one image", three),
@@ -35,6 +35,9 @@ const STEPS: [(&str, fn(&Alone<'_>)); 17] = [
     ("log in, push and pull", registry),
     ("prune", prune),
 ];
+
+/// What a user does, and what is promised.
+type Step = fn(&Alone<'_>);
 
 #[test]
 fn the_guide_without_an_engine() {
