@@ -327,24 +327,56 @@ fn a_pod_with_users_of_its_own_has_no_power_over_the_hosts() {
             "-ec",
             "mkdir /srv/volume && echo secret >/srv/volume/roots && chmod 600 /srv/volume/roots",
         ]);
-        let pod = Pod { name: "users", handler: IN_RUNCS_PLACE, users: Some(1_000_000), ..Pod::default() };
-        let id = node.run(&pod);
-        let volumes = [Volume { host: "/srv/volume", container: "/volume", ..Volume::default() }];
-        let main = node.start(&id, &pod, &Container { name: "main", volumes: &volumes, ..Container::default() });
-        assert_eq!(node.sh(&main, "tr -s ' ' </proc/self/uid_map"), " 0 1000000 65536\n");
-        // The image and the volume are seen as root's, who is somebody else outside.
-        assert_eq!(
-            node.sh(&main, "id -u; stat -c %u /bin/busybox /volume/roots; cat /volume/roots"),
-            "0\n0\n0\nsecret\n"
-        );
-        node.sh(&main, "echo new >/volume/new && echo new >/tmp/new");
-        assert_eq!(node.host.must(&["sh", "-ec", "stat -c %u /srv/volume/new"]), "0\n");
-        assert_eq!(node.sh(&main, "hostname; ip -o -4 addr | grep -c 10.77.0."), "users\n1\n");
-        let roots = node.host.processes().into_iter().filter(|(_, arguments)| arguments.starts_with("sleep"));
-        for (pid, arguments) in roots {
-            let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}")).unwrap());
-            assert_eq!(owner, 1_000_000, "{arguments}");
+        for handler in [IN_RUNCS_PLACE, SANDBOXER] {
+            let pod = Pod { name: "users", handler, users: Some(1_000_000), ..Pod::default() };
+            let id = node.run(&pod);
+            let volumes = [Volume { host: "/srv/volume", container: "/volume", ..Volume::default() }];
+            let main = node.start(&id, &pod, &Container { name: "main", volumes: &volumes, ..Container::default() });
+            assert_eq!(node.sh(&main, "tr -s ' ' </proc/self/uid_map"), " 0 1000000 65536\n");
+            // The image and the volume are seen as root's, who is somebody else outside.
+            assert_eq!(
+                node.sh(&main, "id -u; stat -c %u /bin/busybox /volume/roots; cat /volume/roots"),
+                "0\n0\n0\nsecret\n"
+            );
+            node.sh(&main, "echo new >/volume/new && echo new >/tmp/new");
+            assert_eq!(node.host.must(&["sh", "-ec", "stat -c %u /srv/volume/new"]), "0\n");
+            assert_eq!(node.sh(&main, "hostname; ip -o -4 addr | grep -c 10.77.0."), "users\n1\n");
+            let roots = node.host.processes().into_iter().filter(|(_, arguments)| arguments.starts_with("sleep"));
+            for (pid, arguments) in roots {
+                let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}")).unwrap());
+                assert_eq!(owner, 1_000_000, "{arguments}");
+            }
+            node.remove(&id);
+            node.assert_clean();
         }
+    });
+}
+
+#[test]
+fn a_pod_that_the_shim_keeps_needs_no_image_and_lacks_nothing() {
+    under_each("pods without a pause image", |node| {
+        if !node.handlers().contains(&SANDBOXER) {
+            return skip("pods that the shim keeps: containerd 2 has them");
+        }
+        let pod = Pod { name: "kept", handler: SANDBOXER, dns: &["192.0.2.53"], ..Pod::default() };
+        let id = node.run(&pod);
+        let containers = node.host.must(&["ctr", "-n", "k8s.io", "containers", "list", "-q"]);
+        assert_eq!(containers, "", "there is a pause container");
+        let one = node.start(&id, &pod, &Container { name: "one", ..Container::default() });
+        let two = node.start(&id, &pod, &Container { name: "two", ..Container::default() });
+        assert_eq!(node.sh(&one, "cat /etc/resolv.conf /etc/hostname"), "nameserver 192.0.2.53\nkept\n");
+        assert_eq!(node.sh(&one, "cat /etc/hosts"), node.host.read("/etc/hosts"));
+        node.sh(&one, "echo shared >/dev/shm/file");
+        assert_eq!(node.sh(&two, "cat /dev/shm/file; stat -f -c %T /dev/shm"), "shared\ntmpfs\n");
+        // With one for all, the pod's process is the first.
+        assert_eq!(node.sh(&one, "tr '\\0' ' ' </proc/1/cmdline"), "/pause ");
+        for escape in
+            ["ls /proc/1/root/usr", "echo >/proc/1/exe", "cat /proc/1/environ", "kill -9 1; ls /proc/1/root/etc"]
+        {
+            let (out, _, status) = node.exec(&one, escape);
+            assert!(out.is_empty() && (status != 0 || escape.contains("environ")), "{escape}: {out}");
+        }
+        assert_eq!(node.status(&two).state, RUNNING);
         node.remove(&id);
         node.assert_clean();
     });

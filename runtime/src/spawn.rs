@@ -218,7 +218,8 @@ pub(crate) fn explain(plan: &Plan<'_>, failure: &Failure) -> Error {
             let text = format!("{}: cannot be mounted because it is inside /proc", place());
             return Error::new(ErrorKind::InvalidSpec, text);
         }
-        Step::MountType => format!("{}: unknown file system type", place()),
+        Step::MountType if failure.errno == Errno::NODEV => format!("{}: unknown file system type", place()),
+        Step::MountType => place(),
         Step::MountOption => format!("{}: option `{}`", place(), option(plan, item, failure.part)),
         Step::MountCreate => format!("{}: make the file system", place()),
         Step::MountAttributes => format!("{}: set mount attributes", place()),

@@ -6,11 +6,12 @@ use std::path::Path;
 use orlop::config::{self, Spec};
 use orlop::features;
 use orlop::store::ContainerId;
-use orlop_sys::Errno;
+use orlop_sys::process::user_namespace_of;
 use orlop_sys::rustix::event::{PollFd, PollFlags, poll};
-use orlop_sys::rustix::fs::{CWD, Mode, OFlags, chmod, mkdirat, openat};
+use orlop_sys::rustix::fs::{CWD, Mode, OFlags, chmod, fstat, mkdirat, openat};
 use orlop_sys::rustix::process::{WaitId, WaitIdOptions, waitid};
 use orlop_sys::signalfd::Signals;
+use orlop_sys::{AsRawFd, Errno, OwnedFd};
 use serde_json::{Value, json};
 
 use crate::message::{
@@ -105,17 +106,21 @@ impl Pod {
         })
     }
 
-    /// config.json of the pod's process, which is executed from `program`.
-    fn document(&self, namespace: &str, program: &str) -> Value {
+    /// config.json of the pod's process, which is executed from `program`. `users` is the path of a user namespace, if it
+    /// is there already.
+    fn document(&self, namespace: &str, program: &str, users: Option<&str>) -> Value {
         let mut namespaces = vec![json!({"type": "mount"})];
         if let Some(path) = &self.network {
             namespaces.push(json!({"type": "uts"}));
             namespaces.push(json!({"type": "network", "path": path}));
         }
-        for (kind, wanted) in [("pid", self.has_pids), ("ipc", self.has_ipc), ("user", self.users.is_some())] {
+        for (kind, wanted) in [("pid", self.has_pids), ("ipc", self.has_ipc)] {
             if wanted {
                 namespaces.push(json!({"type": kind}));
             }
+        }
+        if self.users.is_some() {
+            namespaces.push(json!({"type": "user", "path": users.unwrap_or_default()}));
         }
         let sysctls: serde_json::Map<_, _> = self.sysctls.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
         let [users, groups] = self.users.clone().unwrap_or_default().map(|ranges| {
@@ -173,12 +178,26 @@ impl Pod {
         format!("{}/{name}", self.bundle)
     }
 
+    /// The user namespace to which the pod's network belongs, if it is not ours: only its own users have power over it,
+    /// and see it in /sys. containerd makes both before it asks for the pod.
+    fn users_of_the_network(&self) -> Result<Option<OwnedFd>, Status> {
+        let Some(path) = self.network.as_deref().filter(|path| self.users.is_some() && !path.is_empty()) else {
+            return Ok(None);
+        };
+        let open = |path| openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        let owner = || {
+            let (owner, ours) = (user_namespace_of(open(path)?)?, open("/proc/self/ns/user")?);
+            Ok((fstat(&owner)?.st_ino != fstat(&ours)?.st_ino).then_some(owner))
+        };
+        owner().map_err(failed(path))
+    }
+
     /// Puts everything into the bundle from which the pod's process is created, and what containers will share. To be
-    /// undone by [`Pod::dissolve`].
+    /// undone by [`Pod::dissolve`]. What has to stay open until it is created.
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn prepare(&self, namespace: &str, program: &str) -> Result<(), Status> {
+    pub fn prepare(&self, namespace: &str, program: &str) -> Result<Option<OwnedFd>, Status> {
         if !program.starts_with('/') {
             return Err(Status::new(Code::FailedPrecondition, format!("{program:?}: not an absolute path")));
         }
@@ -200,7 +219,9 @@ impl Pod {
             "" => host("/etc/resolv.conf"),
             lines => lines.as_bytes().to_vec(),
         };
-        let document = self.document(namespace, program).to_string().into_bytes();
+        let users = self.users_of_the_network()?;
+        let path = users.as_ref().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let document = self.document(namespace, program, path.as_deref()).to_string().into_bytes();
         let hosts = host("/etc/hosts");
         for (name, content) in
             [("hostname", &hostname), ("hosts", &hosts), ("resolv.conf", &resolv_conf), ("config.json", &document)]
@@ -216,7 +237,8 @@ impl Pod {
             target: String::new(),
             options: options.map(str::to_owned).to_vec(),
         };
-        mount_all(&[shm], &self.path("shm"))
+        mount_all(&[shm], &self.path("shm"))?;
+        Ok(users)
     }
 
     /// Takes away what outlives processes.
@@ -355,7 +377,7 @@ mod tests {
         let users = Message::new().message(2, &range).message(3, &range);
         let node = Message::new().number(1, 2u32).number(2, 2u32).number(3, 2u32);
         let names = |pod: &Pod| {
-            let document = pod.document("k8s.io", "/bin/shim");
+            let document = pod.document("k8s.io", "/bin/shim", None);
             let list = document["linux"]["namespaces"].as_array().unwrap().clone();
             list.iter().map(|n| n["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
         };
@@ -377,7 +399,7 @@ mod tests {
             ("/kubepods.slice/kubepods-pod1.slice", "kubepods-pod1.slice:cri-containerd:p1"),
         ] {
             let pod = pod(&config(&Message::new(), Message::new().text(1, parent)), "");
-            assert_eq!(pod.document("k8s.io", "/x")["linux"]["cgroupsPath"], want);
+            assert_eq!(pod.document("k8s.io", "/x", None)["linux"]["cgroupsPath"], want);
         }
     }
 
@@ -405,8 +427,8 @@ mod tests {
 
     #[test]
     fn names_are_resolved_as_the_pod_wants_it() {
-        let mut dns = PodDns::default();
-        (dns.servers, dns.searches, dns.options) = (vec!["10.0.0.1"], vec!["a", "b"], vec!["ndots:5"]);
+        let dns = Message::new().text(1, "10.0.0.1").text(2, "a").text(2, "b").text(3, "ndots:5");
+        let dns = PodDns::read(&dns.0).unwrap();
         assert_eq!(resolv_conf(&dns), "search a b\nnameserver 10.0.0.1\noptions ndots:5\n");
         assert_eq!(resolv_conf(&PodDns::default()), "");
     }

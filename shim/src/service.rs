@@ -261,13 +261,13 @@ impl Daemon {
         let stdio = Stdio::open(&uris, options.owner())?;
         let runtime = Runtime { options: &options, namespace: &self.namespace, id: request.id, bundle: request.bundle };
         let job = Job::start(stdio.process(), &stdio.for_logger(), || {
-            match &self.pod {
+            let _held = match &self.pod {
                 Some(pod) if pod.id == request.id => {
-                    pod.prepare(&self.namespace, &std::env::args().next().unwrap_or_default())?;
+                    pod.prepare(&self.namespace, &std::env::args().next().unwrap_or_default())?
                 }
-                Some(pod) => pod.share(request.bundle)?,
-                None => {}
-            }
+                Some(pod) => pod.share(request.bundle).map(|()| None)?,
+                None => None,
+            };
             runtime.create(&mounts, &stdio, request.terminal)
         });
         let io = Message::new().text(1, &uris.stdin).text(2, &uris.stdout).text(3, &uris.stderr).flag(4, uris.terminal);

@@ -246,6 +246,8 @@ pub(crate) struct Pod<'a> {
     pub(crate) pids: Whose,
     /// Where on the host ids of the pod's user namespace begin.
     pub(crate) users: Option<u32>,
+    /// Who resolves its names; the host's resolvers if there is nobody.
+    pub(crate) dns: &'a [&'a str],
     pub(crate) sysctls: &'a [(&'a str, &'a str)],
     pub(crate) cgroup: &'a str,
 }
@@ -273,7 +275,8 @@ impl Pod<'_> {
         let linux = map(Message::new().text(1, self.cgroup).message(2, &security), 3, self.sysctls);
         let hostname = if matches!(self.network, Whose::Node) { "" } else { self.name };
         let message = Message::new().message(1, &metadata).text(2, hostname).text(3, LOGS);
-        map(message, 6, &[("app", self.name)]).message(8, &linux)
+        let dns = self.dns.iter().fold(Message::new(), |dns, server| dns.text(1, server));
+        map(message.message(4, &dns), 6, &[("app", self.name)]).message(8, &linux)
     }
 }
 

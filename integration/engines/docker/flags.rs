@@ -45,7 +45,7 @@ const POWERS: [Case; 16] = [
         "2\nmkdir: can't create directory '/new': Operation not permitted\n1",
     ),
     (&[], "cat /proc/keys /proc/timer_list 2>&1 | wc -c; ls /proc/acpi /sys/firmware | grep -v :$ | wc -w", "0\n0"),
-    (&[], "echo 1 2>&1 >/proc/sys/kernel/sysrq", "sh: can't create /proc/sys/kernel/sysrq: Read-only file system"),
+    (&[], "echo 60 2>&1 >/proc/sys/vm/swappiness", "sh: can't create /proc/sys/vm/swappiness: Read-only file system"),
     (&["--read-only"], "touch /x 2>&1; touch /dev/shm/x && echo shm", "touch: /x: Read-only file system\nshm"),
     (&["--read-only", "--tmpfs", "/tmp:size=1m"], "touch /tmp/x && df -k /tmp | tail -1 | awk '{print $2}'", "1024"),
     (

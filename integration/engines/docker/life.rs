@@ -1,5 +1,6 @@
 //! What else Docker asks of a runtime or a shim in a container's life.
 
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -167,6 +168,37 @@ pub(super) fn odds_and_ends(docker: &Docker) {
     user.type_in("exit 8\n");
     assert_eq!(user.wait(), 8);
     docker.must(&["rm", "window"]);
+}
+
+/// Thirty containers that begin, are used and end at the same time.
+pub(super) fn many(docker: &Docker) {
+    let names: Vec<_> = (0..30).map(|n| format!("many-{n}")).collect();
+    let on_all = |args: &dyn Fn(&str) -> Vec<String>| {
+        let spawned: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let args = args(name);
+                let args: Vec<_> = args.iter().map(String::as_str).collect();
+                docker.engine().command(&args).stdout(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        let outputs = spawned.into_iter().map(|child| child.wait_with_output().unwrap());
+        outputs
+            .map(|output| {
+                assert!(output.status.success(), "{output:?}");
+                String::from_utf8(output.stdout).unwrap()
+            })
+            .collect::<Vec<_>>()
+    };
+    let owned = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
+    let options = ["--network", "none", "--memory", "32m"];
+    on_all(&|name| owned(&[&["run", "-d", "--name", name], &options[..], &["busybox:1", "sleep", "1000"]].concat()));
+    let heard = on_all(&|name| owned(&["exec", name, "echo", name]));
+    assert!(heard.iter().zip(&names).all(|(heard, name)| heard.trim_end() == name), "{heard:?}");
+    let rows = docker.must(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}"]);
+    assert_eq!(rows.lines().filter(|row| row.starts_with("many-") && row.ends_with(" 1")).count(), 30, "{rows}");
+    on_all(&|name| owned(&["rm", "-f", name]));
+    docker.assert_clean();
 }
 
 /// The shim is killed: the container is, too, and Docker hears of it.

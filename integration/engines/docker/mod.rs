@@ -5,6 +5,9 @@ mod life;
 mod remap;
 mod restart;
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 use orlop_integration::{Ran, long, skip};
 use serde_json::{Value, json};
@@ -103,6 +106,29 @@ impl<'a> Docker<'a> {
     fn inspect(&self, name: &str, template: &str) -> String {
         self.engine().inspect(name, template)
     }
+
+    /// Ends the test if anything is left of any container, now that all are removed.
+    #[track_caller]
+    fn assert_clean(&self) {
+        assert_eq!(self.must(&["ps", "-aq"]), "");
+        let left = || {
+            let shims = self.host.processes().into_iter().map(|(_, arguments)| arguments);
+            let shims = shims.filter(|arguments| arguments.contains("shim") || arguments.ends_with("sleep 1000"));
+            let mounts = self.host.mounts().into_iter();
+            let mounts = mounts.filter(|mount| mount.contains("/merged") || mount.contains("/rootfs"));
+            let cgroups = self.host.cgroups().into_iter().map(|path| path.display().to_string());
+            let cgroups = cgroups.filter(|path| path.rsplit('/').next().is_some_and(|name| name.len() == 64));
+            let states = ["runtime-runc", "runtime-orlop"].map(|name| format!("/run/docker/{name}/moby"));
+            let states = states.into_iter().flat_map(|dir| self.host.list(&dir));
+            shims.chain(mounts).chain(cgroups).chain(states).collect::<Vec<_>>()
+        };
+        // A shim ends a moment after its container.
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while !left().is_empty() {
+            assert!(Instant::now() < give_up, "left behind: {:#?}", left());
+            sleep(Duration::from_millis(50));
+        }
+    }
 }
 
 /// Whether this is the long form; said if not.
@@ -120,12 +146,16 @@ fn the_walk(release: Release, way: Way, builder: Builder) {
     let Some(base) = Base::new(&topic) else { return };
     let docker = Docker::new(&host, way, json!({}));
     walk(&docker.built_by(builder), &base);
+    docker.assert_clean();
 }
 
 #[test]
 fn the_walk_through_with_docker_20_10() {
     the_walk(Release::Bookworm, Way::InPlace, Builder::Classic);
 }
+
+/// Something that is done with a daemon, and asserted.
+type Promise = fn(&Docker);
 
 /// All promises but the walk-through's, on one daemon.
 #[track_caller]
@@ -134,7 +164,7 @@ fn the_promises(release: Release, way: Way) {
     let Some(host) = Host::new(release, &topic, &["dockerd", "docker"]) else { return };
     let mut docker = Docker::new(&host, way, json!({"live-restore": true}));
     busybox(&docker.engine());
-    let promises: [(&str, fn(&Docker)); 9] = [
+    let promises: [(&str, Promise); 10] = [
         ("flags", flags::all),
         ("health checks", life::health),
         ("update", life::update),
@@ -143,6 +173,7 @@ fn the_promises(release: Release, way: Way) {
         ("out of memory", life::out_of_memory),
         ("--init", life::init),
         ("attach, rename, export", life::odds_and_ends),
+        ("thirty at once", life::many),
         ("the death of a shim", life::shim_killed),
     ];
     for (what, promise) in promises {
@@ -151,7 +182,7 @@ fn the_promises(release: Release, way: Way) {
     }
     eprintln!("restarts of the daemon");
     restart::restored(&mut docker);
-    assert_eq!(docker.must(&["ps", "-aq"]), "");
+    docker.assert_clean();
 }
 
 #[test]
@@ -197,6 +228,7 @@ fn with_mapped_users(release: Release, way: Way) {
     let docker = Docker::new(&host, way, json!({"userns-remap": remap::SETTING}));
     busybox(&docker.engine());
     remap::mapped(&docker);
+    docker.assert_clean();
 }
 
 #[test]

@@ -18,8 +18,11 @@ mod workflow;
 pub(crate) use base::{Base, busybox};
 pub(crate) use engine::{Builder, Engine, Kind};
 
+/// What is done and asserted in a step.
+type Step = fn(&Engine);
+
 /// The steps in their order: later ones use the images that earlier ones have built.
-const STEPS: [(&str, fn(&Engine)); 27] = [
+const STEPS: [(&str, Step); 27] = [
     ("build a Node web app", build::web),
     ("build a Python app", build::api),
     ("tag an image", build::tags),

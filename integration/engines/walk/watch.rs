@@ -89,11 +89,11 @@ pub(super) fn stats(engine: &Engine) {
     };
     let busy = row("busy");
     let share = |row: &[String; 4]| row[1].trim_end_matches('%').parse::<f64>().unwrap();
-    assert!(busy[0] == "busy" && share(&busy) > 20.0 && busy[3] == "1", "{busy:?}");
+    assert!(busy[0] == "busy" && share(&busy) > 2.0 && busy[3] == "1", "{busy:?}");
     let (used, limit) = busy[2].split_once(" / ").unwrap();
     assert!(limit == engine.kind.half_a_gibibyte() && !used.starts_with("0B"), "{busy:?}");
     let idle = row("idle");
-    assert!(idle[0] == "idle" && share(&idle) < 10.0 && idle[3] == "1", "{idle:?}");
+    assert!(idle[0] == "idle" && share(&idle) < 2.0 && idle[3] == "1", "{idle:?}");
     engine.remove(&["busy", "idle"]);
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::build;
 
 /// What people call: each prints its own completions and writes its own manual pages.
-const PROGRAMS: [&str; 2] = ["orlop", "orlop-bundle"];
+const PROGRAMS: [&str; 3] = ["orlop", "orlop-bundle", "orlop-shim"];
 
 /// What containerd calls.
 const SHIM: &str = "containerd-shim-orlop-v2";

@@ -8,7 +8,7 @@ use core::ffi::{CStr, c_char};
 use core::mem::size_of;
 use core::ptr;
 
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use rustix::io::Errno;
 
 use crate::raw::{nr, syscall};
@@ -121,7 +121,7 @@ pub fn borrow_fd<'a>(fd: i32) -> Result<BorrowedFd<'a>, Errno> {
 pub fn adopt_fd(fd: i32) -> Result<crate::OwnedFd, Errno> {
     borrow_fd(fd)?;
     // SAFETY: open, and inherited: nothing in this program has wrapped it, since it was opened by whoever started us.
-    Ok(unsafe { rustix::fd::FromRawFd::from_raw_fd(fd) })
+    Ok(unsafe { FromRawFd::from_raw_fd(fd) })
 }
 
 /// The pid of a child that is dead and waits to be reaped, without reaping it: the number stays its own until then.
@@ -137,6 +137,35 @@ pub fn dead_child() -> Result<Option<rustix::process::Pid>, Errno> {
     // After signo, errno and code and, on 64 bits, what aligns the rest; 0 if there was none.
     let [_, _, _, _, pid, ..] = info;
     Ok(rustix::process::Pid::from_raw(pid as i32))
+}
+
+/// How a process has ended that is not our child, as wait(2) encodes it (PIDFD_GET_INFO with PIDFD_INFO_EXIT, Linux
+/// 6.15). Known from the moment in which it is reaped, for those who had opened its pidfd before.
+///
+/// # Errors
+/// ENOTTY and EINVAL in an older kernel.
+pub fn exit_status(pidfd: impl AsFd) -> Result<Option<i32>, Errno> {
+    /// `struct pidfd_info` as it was first published.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    // _IOWR(0xff, 11, struct pidfd_info), which is 64 bytes long.
+    const PIDFD_GET_INFO: usize = 3 << 30 | 64 << 16 | 0xff << 8 | 11;
+    let mut info = Info { mask: PIDFD_INFO_EXIT, ..Info::default() };
+    let at = &raw mut info as usize;
+    // SAFETY: the kernel reads and writes at most the 64 bytes of `info` that are part of the request's number.
+    match unsafe { syscall(nr::__NR_ioctl, [pidfd.as_fd().as_raw_fd() as usize, PIDFD_GET_INFO, at, 0, 0, 0]) } {
+        Ok(_) => Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)),
+        // Reaped, and nobody kept word of it.
+        Err(Errno::SRCH) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// personality(2).
@@ -283,4 +312,16 @@ pub fn namespace_type(fd: impl AsFd) -> Result<u64, Errno> {
     const NS_GET_NSTYPE: usize = 0xb703;
     // SAFETY: this request takes no argument.
     unsafe { syscall(nr::__NR_ioctl, [fd.as_fd().as_raw_fd() as usize, NS_GET_NSTYPE, 0, 0, 0, 0]) }.map(|n| n as u64)
+}
+
+/// The user namespace that a namespace belongs to: whose users have power over it. Linux 4.9.
+///
+/// # Errors
+/// EPERM for one beyond the caller's own; EINVAL, or ENOTTY, if `fd` is no namespace.
+pub fn user_namespace_of(fd: impl AsFd) -> Result<crate::OwnedFd, Errno> {
+    const NS_GET_USERNS: usize = 0xb701;
+    // SAFETY: the request takes no argument.
+    let owner = unsafe { syscall(nr::__NR_ioctl, [fd.as_fd().as_raw_fd() as usize, NS_GET_USERNS, 0, 0, 0, 0])? };
+    // SAFETY: a new fd that is ours; the kernel opens it with O_CLOEXEC.
+    Ok(unsafe { crate::OwnedFd::from_raw_fd(owner as i32) })
 }

@@ -11,6 +11,7 @@ use orlop::{create, delete, pause, request, start};
 use orlop_sys::signal::number_of;
 use orlop_sys::tty::{Winsize, tcsetwinsize};
 
+use super::notify;
 use super::state::Options;
 use crate::job::{self, Done, Outcome};
 use crate::start::read_file;
@@ -63,6 +64,8 @@ pub struct Place<'a> {
     pub options: &'a Options,
     /// Its id.
     pub id: &'a ContainerId,
+    /// The path of its folder.
+    pub folder: &'a str,
 }
 
 impl Place<'_> {
@@ -96,7 +99,13 @@ impl Place<'_> {
             foreground: self.options.terminal,
             cgroups: request::Cgroups::Cgroupfs,
         };
-        let created = create::create(&store, &request, &document(&self.options.bundle)?)?;
+        let mut config = document(&self.options.bundle)?;
+        if self.options.notify {
+            // As it is said, before anything is added.
+            config::parse::<Spec>("config.json", &config)?;
+            config = notify::with_socket(&config, self.folder)?;
+        }
+        let created = create::create(&store, &request, &config)?;
         if let (Some(terminal), Some(size)) = (&created.terminal, size) {
             tcsetwinsize(terminal, size).at(|| "the terminal's size")?;
         }

@@ -8,6 +8,7 @@
 //!     exit, oom      its last exit status, and whether the kernel killed for want of memory, as conmon has them
 //!     attach         a socket: the container's streams
 //!     ctl            a FIFO: orders, a line each
+//!     notify         a socket: the container's word to the service manager, if it has one
 //!     stdout, stderr FIFOs, which the container holds open at both ends
 //!     container.log  its log, unless it is elsewhere
 //! ```
@@ -37,6 +38,8 @@ pub const OOM: &str = "oom";
 pub const ATTACH: &str = "attach";
 /// Where orders go.
 pub const CTL: &str = "ctl";
+/// Where the container speaks to the service manager.
+pub const NOTIFY: &str = "notify";
 /// The log, unless it is elsewhere.
 pub const LOG: &str = "container.log";
 

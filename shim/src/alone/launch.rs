@@ -19,6 +19,9 @@ pub const REPORT: i32 = 3;
 /// The word by which this program knows that it is to be a monitor: `monitor STATE ID MODE`.
 pub const WORD: &str = "monitor";
 
+/// The launcher's word to begin, when it has attached.
+const ATTACHED: &str = "go attached";
+
 /// How a monitor begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -59,14 +62,19 @@ impl Report {
         self.say("ready");
     }
 
-    /// Waits for the word to begin; whether the launcher has attached before it. One who has gone has not.
-    pub fn wait(&self) -> bool {
-        hear(&self.0).is_some_and(|word| word == "go attached")
+    /// Waits for the word to begin; whether the launcher has attached before it. `None` if it has gone.
+    pub fn wait(&self) -> Option<bool> {
+        hear(&self.0).map(|word| word == ATTACHED)
     }
 
     /// The container runs.
     pub fn started(&self, pid: i32) {
         self.say(&format!("started {pid}"));
+    }
+
+    /// What is to be said although all goes well.
+    pub fn warning(&self, text: &str) {
+        self.say(&format!("warning {text}"));
     }
 
     /// It could not be made, or kept.
@@ -104,6 +112,8 @@ pub enum News {
     Ready,
     /// The container runs.
     Started,
+    /// Something that is to be said although all goes well.
+    Warning(String),
     /// It could not be made, or kept: the exit status for that, and why.
     Failed(u8, String),
     /// It has ended for good.
@@ -143,9 +153,9 @@ impl Monitor {
 
     /// Lets it begin; `attached` if it is to take a client first.
     pub fn go(&self, attached: bool) {
-        let word: &[u8] = if attached { b"go attached" } else { b"go" };
+        let word = if attached { ATTACHED } else { "go" };
         // If it is gone, the next news says so.
-        let _ = send(&self.socket, word, SendFlags::NOSIGNAL);
+        let _ = send(&self.socket, word.as_bytes(), SendFlags::NOSIGNAL);
     }
 
     /// Waits for news.
@@ -155,6 +165,7 @@ impl Monitor {
         match word {
             "ready" => News::Ready,
             "started" => News::Started,
+            "warning" => News::Warning(rest.to_owned()),
             "exited" => News::Exited(rest.parse().unwrap_or(255)),
             _ => {
                 let (status, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -163,16 +174,18 @@ impl Monitor {
         }
     }
 
-    /// Waits until the container runs.
+    /// Waits until the container runs; what is to be said although it does.
     ///
     /// # Errors
     /// Why it does not, and the exit status for that.
-    pub fn started(&self) -> std::result::Result<(), (u8, Error)> {
+    pub fn started(&self) -> std::result::Result<Vec<String>, (u8, Error)> {
+        let mut warnings = Vec::new();
         loop {
             match self.news() {
                 News::Ready => {}
+                News::Warning(text) => warnings.push(text),
                 // It may have been a short life.
-                News::Started | News::Exited(_) => return Ok(()),
+                News::Started | News::Exited(_) => return Ok(warnings),
                 News::Failed(status, text) => return Err((status, Error::new(ErrorKind::Os, text))),
                 News::Gone => return Err((125, Error::new(ErrorKind::Os, "the monitor died unexpectedly"))),
             }

@@ -94,13 +94,6 @@ impl Log {
         self.size += length;
     }
 
-    /// Adds the end of a line that has none, because its stream is over. Docker does not say it.
-    pub fn end(&mut self, stream: Stream) {
-        if self.format == Format::K8sFile {
-            self.put(stream, b"", true);
-        }
-    }
-
     /// Writes what waits. `false` if some of it still does.
     pub fn flush(&mut self) -> bool {
         let Some(file) = &self.file else {

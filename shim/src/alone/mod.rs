@@ -16,6 +16,7 @@ pub mod launch;
 pub mod log;
 pub mod logs;
 pub mod monitor;
+pub mod notify;
 pub mod record;
 pub mod restart;
 pub mod show;

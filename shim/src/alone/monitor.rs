@@ -23,12 +23,13 @@ use orlop_sys::{AsFd, Errno, OwnedFd};
 
 use super::attach::{Clients, Input};
 use super::container::{Place, failure_status};
-use super::folder::{self, ATTACH, CTL, Folder, Order, Root};
+use super::folder::{self, ATTACH, CTL, Folder, NOTIFY, Order, Root};
 use super::launch::{Mode as Launch, REPORT, Report};
 use super::log::Log;
+use super::notify::{Notices, is_ready, notify};
 use super::record::Stream;
 use super::restart::BackOff;
-use super::state::{Condition, Options, Phase, Process, State};
+use super::state::{Condition, Options, Phase, Process, State, UNKNOWN};
 use super::stdio::{Output, hold, new_fifo, new_input, nonblocking, null, old_fifo, take};
 use super::time::Time;
 use crate::job::{self, Done, Job, Outcome};
@@ -45,8 +46,6 @@ const LOCK: Duration = Duration::from_secs(2);
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 const SIGCHLD: i32 = 17;
-/// The status of what has ended unseen.
-pub const UNKNOWN: u8 = 255;
 
 /// What goes on.
 #[derive(Debug)]
@@ -75,6 +74,7 @@ enum Source {
     Input,
     Listener,
     Client(usize),
+    Notices,
 }
 
 /// See the [module](self).
@@ -89,6 +89,10 @@ struct Monitor {
     /// The beginning of an order.
     order: Vec<u8>,
     clients: Clients,
+    /// Word from the container, if it has any.
+    notices: Option<Notices>,
+    /// It has said that it is ready.
+    ready: bool,
     log: Log,
     outputs: Vec<Output>,
     terminal: Option<OwnedFd>,
@@ -180,7 +184,9 @@ impl Monitor {
             .map_err(|text| Error::new(ErrorKind::Os, text))?;
         Ok(Self {
             orders: make_orders(&folder)?,
+            notices: options.notify.then(|| Notices::listen(&folder, options.owner)).transpose()?,
             clients: Clients::listen(&folder)?,
+            ready: false,
             root,
             folder,
             options,
@@ -209,7 +215,7 @@ impl Monitor {
     }
 
     fn place(&self) -> Place<'_> {
-        Place { options: &self.options, id: self.folder.id() }
+        Place { options: &self.options, id: self.folder.id(), folder: self.folder.path() }
     }
 
     /// What is kept can't be written when the disk is full; the container goes on, and the next change tries again.
@@ -227,8 +233,14 @@ impl Monitor {
                 self.state.boot_id = boot_id()?.to_owned();
                 self.save();
                 report.ready();
-                if report.wait() {
-                    self.clients.accept(true);
+                match report.wait() {
+                    Some(true) => self.clients.accept(true),
+                    Some(false) => {}
+                    // Nobody wants it any more.
+                    None => {
+                        self.options.remove = true;
+                        return Ok(());
+                    }
                 }
                 // How large its terminal is to be, perhaps.
                 self.read_orders();
@@ -257,7 +269,7 @@ impl Monitor {
         }
         if !condition.is_alive() {
             if self.state.phase == Phase::Running {
-                self.ended(UNKNOWN);
+                self.ended(self.state.init.exit_code(None));
             } else {
                 self.clear();
             }
@@ -332,6 +344,9 @@ impl Monitor {
         };
         self.doing = Doing::Running;
         self.started = Instant::now();
+        if let Some(report) = &self.report {
+            done.notes.iter().for_each(|note| report.warning(note));
+        }
         if let Err(error) = self.look_after(&done) {
             self.fail(&error.to_string());
             self.kill();
@@ -344,11 +359,32 @@ impl Monitor {
             let _ = self.folder.remove(name);
         }
         self.save();
-        if let Some(report) = &self.report {
-            report.started(self.state.init.pid);
+        if !self.options.notify {
+            self.report_start();
         }
         if self.leaving {
             self.stop(self.options.stop_signal, self.options.stop_timeout);
+        }
+    }
+
+    fn report_start(&self) {
+        if let Some(report) = &self.report {
+            report.started(self.state.init.pid);
+        }
+    }
+
+    /// Passes on what the container says. That it is ready, its launcher says, who is the one that is heard at first.
+    fn read_notices(&mut self) {
+        while let Some(text) = self.notices.as_ref().and_then(Notices::next) {
+            if is_ready(&text) {
+                self.ready = true;
+                self.report_start();
+            }
+            let rest: Vec<&str> = text.lines().filter(|line| *line != "READY=1").collect();
+            if !rest.is_empty() && !self.options.notify_socket.is_empty() {
+                // A service manager that does not listen misses it.
+                let _ = notify(self.options.notify_socket.as_bytes(), &rest.join("\n"));
+            }
         }
     }
 
@@ -464,6 +500,11 @@ impl Monitor {
     fn drain(&mut self) {
         let Doing::Draining(until) = self.doing else { return };
         let now = Instant::now();
+        if self.clients.are_behind() {
+            // There is more to read, and nobody outside is to blame.
+            self.doing = Doing::Draining(now + DRAIN);
+            return;
+        }
         if now >= until {
             for output in &mut self.outputs {
                 output.end(&mut self.log);
@@ -590,6 +631,10 @@ impl Monitor {
             sources.push(Source::Input);
             fds.push(PollFd::new(input, PollFlags::OUT));
         }
+        if let Some(notices) = &self.notices {
+            sources.push(Source::Notices);
+            fds.push(PollFd::new(notices, PollFlags::IN));
+        }
         sources.push(Source::Listener);
         sources.extend((0..self.clients.count()).map(Source::Client));
         fds.extend(self.clients.watch(self.typed.is_empty()));
@@ -622,8 +667,10 @@ impl Monitor {
         match source {
             Source::Signals => self.read_signals(),
             Source::Init => {
-                if matches!(self.doing, Doing::Running) {
-                    self.ended(UNKNOWN);
+                if matches!(self.doing, Doing::Running)
+                    && let Some(pidfd) = &self.pidfd
+                {
+                    self.ended(self.state.init.exit_code(Some(pidfd)));
                 }
             }
             Source::Orders => self.read_orders(),
@@ -633,6 +680,7 @@ impl Monitor {
                 }
             }
             Source::Input => self.type_on(),
+            Source::Notices => self.read_notices(),
             Source::Listener => self.clients.accept(false),
             Source::Client(at) => match self.clients.turn(at, what) {
                 Input::Bytes(bytes) if self.input.is_some() => {
@@ -747,15 +795,19 @@ impl Monitor {
         self.state.monitor = Process::default();
         self.state.phase = Phase::Exited;
         self.save();
-        for name in [ATTACH, CTL, Stream::Stdout.name(), Stream::Stderr.name()] {
+        for name in [ATTACH, CTL, NOTIFY, Stream::Stdout.name(), Stream::Stderr.name()] {
             // They are harmless.
             let _ = self.folder.remove(name);
         }
         if self.options.remove {
             let _ = self.root.remove(&self.folder);
         }
-        if let Some(report) = &self.report {
-            report.exited(self.state.exit_code);
+        match &self.report {
+            Some(report) if self.options.notify && !self.ready => {
+                report.failed(self.state.exit_code.max(1), "the container has ended before it was ready");
+            }
+            Some(report) => report.exited(self.state.exit_code),
+            None => {}
         }
     }
 }

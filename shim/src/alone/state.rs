@@ -3,6 +3,9 @@
 use orlop::container::{self, Status, boot_id};
 use orlop::error::{Error, ErrorKind, Result};
 use orlop::store::Store;
+use orlop_sys::OwnedFd;
+use orlop_sys::process::exit_status;
+use orlop_sys::rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +13,13 @@ use super::folder::{self, Folder};
 use super::record::Format;
 use super::restart::Policy;
 use super::time::{Time, words};
+use crate::start::read_file;
+
+/// The status of what has ended unseen.
+pub const UNKNOWN: u8 = 255;
+
+/// How long somebody else's dead child may wait for its parent.
+const REAPED: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// What `run` was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +57,10 @@ pub struct Options {
     pub command: Vec<String>,
     /// It has a network namespace of its own, so what its devices count is its own.
     pub own_network: bool,
+    /// It says itself when it is ready.
+    pub notify: bool,
+    /// Where the service manager hears of it; empty is nowhere.
+    pub notify_socket: String,
     /// The file that gets the container's pid; empty is none.
     pub pid_file: String,
 }
@@ -73,6 +87,41 @@ impl Process {
         let process = container::process(self.pid).ok().flatten();
         process.is_some_and(|process| process.start_time == self.start_time && !process.is_zombie)
     }
+
+    /// How it has ended that is not our child, as a shell counts; [`UNKNOWN`] if nobody tells. As long as its parent has
+    /// not asked, /proc does; afterwards the kernel may, if we had its pidfd before.
+    pub fn exit_code(self, pidfd: Option<&OwnedFd>) -> u8 {
+        let status = self.zombie_status().or_else(|| {
+            let mut fds = [PollFd::new(pidfd?, PollFlags::empty())];
+            // An error is as good as no answer.
+            let _ = poll(&mut fds, Some(&REAPED));
+            exit_status(pidfd?).ok().flatten()
+        });
+        match status.map(|status| (status & 0x7f, status >> 8 & 0xff)) {
+            Some((0, code)) => u8::try_from(code).unwrap_or(UNKNOWN),
+            Some((signal, _)) => u8::try_from(128 + signal).unwrap_or(UNKNOWN),
+            None => UNKNOWN,
+        }
+    }
+
+    /// The same as wait(2) encodes it, of a process that is dead and was not reaped.
+    fn zombie_status(self) -> Option<i32> {
+        let (start_time, status) = zombie(&read_file(&format!("/proc/{}/stat", self.pid)).ok()?)?;
+        (start_time == self.start_time).then_some(status)
+    }
+}
+
+/// From a line of /proc/PID/stat: when the process started, and its exit status if it is a zombie. The name, which may
+/// hold any byte, ends at the last parenthesis; the state is field 3, those are 22 and 52 (proc_pid_stat(5)).
+fn zombie(stat: &[u8]) -> Option<(u64, i32)> {
+    let name = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = str::from_utf8(stat.get(name + 2..)?).ok()?;
+    let mut fields = fields.split_ascii_whitespace();
+    if fields.next()? != "Z" {
+        return None;
+    }
+    let start_time = fields.nth(22 - 4)?.parse().ok()?;
+    Some((start_time, fields.nth(52 - 23)?.parse().ok()?))
 }
 
 /// Where a container is, as its monitor has last said.
@@ -239,6 +288,7 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orlop_sys::rustix::process::{Pid, PidfdFlags, pidfd_open};
 
     #[test]
     fn a_condition_is_worded_as_docker_words_it() {
@@ -259,6 +309,31 @@ mod tests {
             (Condition::Lost, "Dead"),
         ] {
             assert_eq!(condition.words(&state, now), want);
+        }
+    }
+
+    #[test]
+    fn a_zombie_says_how_it_ended() {
+        let fields = "1 12 12 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 987 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0";
+        assert_eq!(zombie(format!("12 (a) Z) Z {fields} 2304\n").as_bytes()), Some((987, 2304)));
+        assert_eq!(zombie(format!("12 (a) Z) S {fields} 0\n").as_bytes()), None);
+        for broken in ["", "12 (x)", "12 (x) Z", "12 (x) Z 1 2"] {
+            assert_eq!(zombie(broken.as_bytes()), None);
+        }
+        let mut child = std::process::Command::new("false").spawn().unwrap();
+        let process = Process::find(i32::try_from(child.id()).unwrap());
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while process.lives() && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
+        let pid = Pid::from_raw(process.pid).unwrap();
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        assert_eq!((process.zombie_status(), process.exit_code(None)), (Some(1 << 8), 1));
+        child.wait().unwrap();
+        assert_eq!((process.zombie_status(), process.exit_code(None)), (None, UNKNOWN));
+        match exit_status(&pidfd) {
+            Err(e) => println!("skipped: PIDFD_GET_INFO: {e}"),
+            Ok(_) => assert_eq!(process.exit_code(Some(&pidfd)), 1),
         }
     }
 

@@ -112,15 +112,13 @@ pub struct Output {
     stream: Stream,
     /// The beginning of a line, which is not in the log yet.
     rest: Vec<u8>,
-    /// The log's last record was the beginning of a line.
-    open: bool,
     ended: bool,
 }
 
 impl Output {
     /// Of our end of a pipe, or of a terminal.
     pub fn new(fd: OwnedFd, stream: Stream) -> Self {
-        Self { fd, stream, rest: Vec::new(), open: false, ended: false }
+        Self { fd, stream, rest: Vec::new(), ended: false }
     }
 
     /// Whether there is nothing more to come.
@@ -176,7 +174,6 @@ impl Output {
                 log.put(self.stream, &self.rest, true);
                 self.rest.clear();
             }
-            self.open = false;
             bytes = after.get(1..).unwrap_or_default();
         }
         self.add(bytes, log);
@@ -196,17 +193,12 @@ impl Output {
             log.put(self.stream, self.rest.get(..length).unwrap_or_default(), false);
             self.rest.drain(..length);
             self.rest.shrink_to(0);
-            self.open = true;
         }
     }
 
     /// The end, now or because nobody waits for it any longer.
     pub fn end(&mut self, log: &mut Log) {
         self.part(self.rest.len(), log);
-        if self.open {
-            log.end(self.stream);
-        }
-        self.open = false;
         self.ended = true;
     }
 }

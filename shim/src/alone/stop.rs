@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::container::Place;
 use super::folder::{self, Folder, Order, Root};
-use super::monitor::UNKNOWN;
-use super::state::{Condition, Options, Phase, Process, State};
+use super::state::{Condition, Options, Phase, Process, State, UNKNOWN};
 use super::time::Time;
 
 const SIGKILL: i32 = 9;
@@ -35,14 +34,14 @@ impl Found {
     /// Finds it.
     pub fn new(folder: Folder) -> Result<Self> {
         let (options, state) = (Options::load(&folder)?, State::load(&folder)?);
-        let store = Place { options: &options, id: folder.id() }.store()?;
+        let store = Place { options: &options, id: folder.id(), folder: folder.path() }.store()?;
         let condition = Condition::observe(&folder, &state, Some(&store));
         Ok(Self { folder, options, state, condition })
     }
 
     /// For the library.
     pub fn place(&self) -> Place<'_> {
-        Place { options: &self.options, id: self.folder.id() }
+        Place { options: &self.options, id: self.folder.id(), folder: self.folder.path() }
     }
 
     /// Its monitor, if there is one.
@@ -90,38 +89,40 @@ pub fn stop(found: &Found, signal: Option<i32>, grace: Option<u32>) -> Result<()
     let grace = grace.unwrap_or(found.options.stop_timeout);
     found.folder.write(folder::STOP, b"")?;
     let patience = (grace != u32::MAX).then(|| Duration::from_millis(grace.into()));
-    if let Some(monitor) = found.monitor()
-        && found.folder.order(Order::Stop { signal, grace })?
-    {
+    if let Some(monitor) = found.monitor() {
+        // One that hears no more is about to leave.
+        found.folder.order(Order::Stop { signal, grace })?;
         if wait(&monitor, patience.map(|grace| grace + AFTER))? {
             return Ok(());
         }
         return Err(Error::new(ErrorKind::Os, format!("{}: it does not end", found.folder.id())));
     }
-    if found.condition == Condition::Unwatched {
+    let mut code = UNKNOWN;
+    if found.condition.is_alive() {
         let init = found.place().open()?.pidfd()?;
         found.place().signal(signal)?;
-        if let Some(init) = init
-            && !wait(&init, patience)?
-        {
-            found.place().kill()?;
-            wait(&init, Some(AFTER))?;
+        if let Some(init) = init {
+            if !wait(&init, patience)? {
+                found.place().kill()?;
+                wait(&init, Some(AFTER))?;
+            }
+            code = found.state.init.exit_code(Some(&init));
         }
     }
-    settle(found)
+    settle(found, code)
 }
 
-/// Writes down the end of a container that nobody has seen.
-fn settle(found: &Found) -> Result<()> {
+/// Writes down the end of a container that no monitor has seen.
+fn settle(found: &Found, code: u8) -> Result<()> {
     if matches!(found.condition, Condition::Created | Condition::Exited) {
         return Ok(());
     }
     let notes = found.place().delete()?;
     let mut state = State::load(&found.folder)?;
     if state.phase == Phase::Running {
-        state.exit_code = UNKNOWN;
+        state.exit_code = code;
         state.finished_at = Time::now().short();
-        found.folder.write(folder::EXIT, UNKNOWN.to_string().as_bytes())?;
+        found.folder.write(folder::EXIT, code.to_string().as_bytes())?;
     }
     state.phase = Phase::Exited;
     state.error = notes.join("; ");
@@ -154,7 +155,7 @@ pub fn remove(root: &Root, found: &Found, force: bool) -> Result<()> {
             return Err(Error::new(ErrorKind::WrongStatus, format!("{}: its monitor is busy", found.folder.id())));
         }
     } else {
-        settle(found)?;
+        settle(found, found.state.init.exit_code(None))?;
     }
     root.remove(&found.folder)
 }

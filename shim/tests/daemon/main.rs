@@ -37,6 +37,7 @@ mod inside;
 mod io;
 mod leaks;
 mod mounts;
+mod pods;
 mod start;
 
 const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-orlop-v2");
@@ -268,6 +269,10 @@ impl Client {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let turn = COUNT.fetch_add(1, Ordering::Relaxed);
         let service = if turn.is_multiple_of(2) { "containerd.task.v2.Task" } else { "containerd.task.v3.Task" };
+        self.send_to(service, method, payload)
+    }
+
+    fn send_to(&mut self, service: &str, method: &str, payload: &Message) -> u32 {
         self.0.send(service, method, payload).unwrap()
     }
 

@@ -129,6 +129,9 @@ pub(crate) struct Run {
     /// A file that gets the pid of the process that keeps it: PIDFile= of a unit of Type=forking
     #[arg(long, value_name = "FILE")]
     pub(crate) monitor_pid_file: Option<String>,
+    /// Let it say itself when it is ready (sd_notify(3)), and wait for that
+    #[arg(long, requires = "detach")]
+    pub(crate) notify: bool,
     /// The container's id
     pub(crate) id: String,
 }

@@ -15,20 +15,20 @@ use orlop_shim::alone::folder::{self, Folder, Root};
 use orlop_shim::alone::launch::{Mode, Monitor, News};
 use orlop_shim::alone::log::Log;
 use orlop_shim::alone::logs::{self, Query};
-use orlop_shim::alone::record::Stream;
+use orlop_shim::alone::notify::notify;
+use orlop_shim::alone::record::{Format, Stream};
 use orlop_shim::alone::restart::Policy;
 use orlop_shim::alone::show;
 use orlop_shim::alone::state::{Condition, Options, Phase, State};
 use orlop_shim::alone::stats::{Row, Sample, stats};
 use orlop_shim::alone::stop::{self, Found};
 use orlop_shim::alone::time::Time;
+use orlop_sys::AsFd;
 use orlop_sys::process::dup_to;
 use orlop_sys::rustix::fs::{CWD, Mode as FileMode, OFlags, openat, renameat};
 use orlop_sys::rustix::io::write;
-use orlop_sys::rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
 use orlop_sys::rustix::process::geteuid;
 use orlop_sys::rustix::stdio::{stderr, stdout};
-use orlop_sys::{AsFd, Errno};
 
 use crate::cli::{self, Cli, Command, Global};
 use crate::client::{How, Why, put, relay, resize};
@@ -151,12 +151,14 @@ fn run(global: &Global, args: &cli::Run) -> std::result::Result<u8, Failure> {
     let failed = |(status, error): Failure| {
         // Until it has cleared away what there was of a container that never ran; then nothing is left.
         last_status(&monitor);
-        let _ = root.remove(&folder);
+        if State::load(&folder).is_ok_and(|state| state.started_at.is_empty()) {
+            let _ = root.remove(&folder);
+        }
         (status, Error::new(error.kind(), format!("{}: {error}", args.id)))
     };
     if args.detach {
         monitor.go(false);
-        monitor.started().map_err(failed)?;
+        warn(&monitor.started().map_err(failed)?);
         announce(args, &monitor, true).map_err(&own)?;
         print(&format!("{}\n", folder.id()));
         return Ok(0);
@@ -170,7 +172,7 @@ fn run(global: &Global, args: &cli::Run) -> std::result::Result<u8, Failure> {
         resize(&folder);
     }
     monitor.go(true);
-    monitor.started().map_err(failed)?;
+    warn(&monitor.started().map_err(failed)?);
     announce(args, &monitor, false).map_err(&own)?;
     let how = How { input: options.interactive, terminal: options.terminal };
     let mut pass = |signal| find(&root, &args.id).and_then(|found| stop::kill(&found, signal)).is_ok();
@@ -184,6 +186,10 @@ fn run(global: &Global, args: &cli::Run) -> std::result::Result<u8, Failure> {
     }
 }
 
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
+}
+
 /// As a shell counts.
 fn signalled(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
@@ -195,7 +201,7 @@ fn last_status(monitor: &Monitor) -> u8 {
         match monitor.news() {
             News::Exited(status) | News::Failed(status, _) => return status,
             News::Gone => return u8::MAX,
-            News::Ready | News::Started => {}
+            News::Ready | News::Started | News::Warning(_) => {}
         }
     }
 }
@@ -224,6 +230,8 @@ fn prepare(global: &Global, args: &cli::Run) -> Result<(Root, Folder)> {
         once: args.interactive && !args.detach,
         remove: args.remove,
         pid_file: path(&args.pid_file)?,
+        notify: args.notify,
+        notify_socket: std::env::var("NOTIFY_SOCKET").unwrap_or_default(),
         ..Options::default()
     };
     container::read(&mut options)?;
@@ -250,18 +258,9 @@ fn announce(args: &cli::Run, monitor: &Monitor, is_main: bool) -> Result<()> {
     }
     if let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) {
         let main = if is_main { format!("\nMAINPID={}", monitor.pid) } else { String::new() };
-        notify(&address, &format!("READY=1{main}\nSTATUS=container {}", args.id)).at(|| "NOTIFY_SOCKET")?;
+        notify(address.as_bytes(), &format!("READY=1{main}\nSTATUS=container {}", args.id)).at(|| "NOTIFY_SOCKET")?;
     }
     Ok(())
-}
-
-fn notify(address: &OsString, text: &str) -> std::result::Result<(), Errno> {
-    let address = match address.as_bytes() {
-        [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
-        path => SocketAddrUnix::new(path)?,
-    };
-    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    sendto(&socket, text.as_bytes(), SendFlags::NOSIGNAL, &address).map(drop)
 }
 
 /// Leaves a monitor behind for a container that is there.
@@ -270,7 +269,7 @@ fn begin(root: &Root, folder: &Folder, mode: Mode) -> Result<Monitor> {
         folder.remove(folder::STOP)?;
     }
     let monitor = Monitor::launch(root, folder.id(), mode)?;
-    monitor.started().map_err(|(_, error)| error)?;
+    warn(&monitor.started().map_err(|(_, error)| error)?);
     Ok(monitor)
 }
 
@@ -342,10 +341,9 @@ fn wait(global: &Global, args: &cli::Ids) -> Result<u8> {
             match found.monitor() {
                 Some(monitor) => stop::wait(&monitor, None).map(drop)?,
                 None if found.condition == Condition::Unwatched => {
-                    if let Some(init) = found.place().open()?.pidfd()? {
-                        stop::wait(&init, None)?;
-                    }
-                    return Ok(u8::MAX);
+                    let init = found.place().open()?.pidfd()?;
+                    init.as_ref().map(|init| stop::wait(init, None)).transpose()?;
+                    return Ok(found.state.init.exit_code(init.as_ref()));
                 }
                 None => {}
             }
@@ -485,6 +483,9 @@ fn show_logs(global: &Global, args: &cli::Logs) -> Result<u8> {
     let root = root(global)?;
     let folder = root.folder(&ContainerId::parse(&args.id)?)?;
     let options = Options::load(&folder)?;
+    if options.log_format == Format::None {
+        return Err(Error::unsupported(&args.id, "it was run with --log-format none"));
+    }
     let path = options.log_path(&folder);
     let alive = || {
         let now = root.folder(folder.id()).is_ok_and(|now| now.is(&folder));

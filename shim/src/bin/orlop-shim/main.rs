@@ -1,6 +1,8 @@
 //! The command `orlop-shim`: a command line, a few calls into the library, an exit status.
 
-#![no_main]
+// Tests have a main function of their own.
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code, reason = "nothing calls `command` there"))]
 
 mod cli;
 mod client;
@@ -16,6 +18,7 @@ use orlop_shim::alone::monitor;
 
 use cli::Cli;
 
+#[cfg(not(test))]
 orlop_sys::main!(command);
 
 /// The exit status.

@@ -50,7 +50,7 @@ mod tests {
     fn every_shell_gets_a_script_and_every_command_a_page() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let script = completion(&Completion { shell });
-            for word in ["orlop-shim", "reattach", "no-stream", "unless-stopped"] {
+            for word in ["orlop-shim", "reattach", "no-stream", "no-trunc"] {
                 assert!(script.contains(word), "{shell}: {word}");
             }
         }
