@@ -67,6 +67,24 @@ impl Kind {
         }
     }
 
+    /// How many documents a push sends though the registry has them.
+    pub(super) fn sent_again(self) -> usize {
+        match self {
+            Self::Docker(_) => 0,
+            // The configuration.
+            Self::Podman => 1,
+        }
+    }
+
+    /// Arguments for a build whose arguments have changed.
+    pub(super) fn other_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Docker(_) => &[],
+            // Podman 4.3 takes `ENV NAME=$ARGUMENT` from its cache, whatever the argument is.
+            Self::Podman => &["--no-cache"],
+        }
+    }
+
     /// Arguments for a commit with a message.
     pub(super) fn commit(self) -> &'static [&'static str] {
         match self {
