@@ -178,7 +178,7 @@ fn newer(site: Site) {
     let script = format!("FROM {BUSYBOX}\nRUN <<EOF\nset -e\necho first >/x\necho and $(cat /x)\nEOF\n");
     assert!(site.builds(&script, &[]).contains("and first"));
     let network = format!("FROM {BUSYBOX}\nRUN --network=none echo networks: $(ls /sys/class/net)\n");
-    assert!(site.builds(&network, &[]).contains("networks: lo\n"));
+    assert!(site.builds(&network, &["--no-cache"]).contains("networks: lo\n"));
 }
 
 /// A build that its user breaks off ends, with all that its step has started.
@@ -238,10 +238,6 @@ fn keeps(site: Site, parts: &[(&str, fn(Site))]) {
     site.host.must(load);
     for (what, part) in parts {
         let started = Instant::now();
-        if std::env::var_os("TRYALL").is_some() {
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| part(site)));
-            continue;
-        }
         part(site);
         eprintln!("{:5.1} s: {what}", started.elapsed().as_secs_f64());
     }

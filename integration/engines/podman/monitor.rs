@@ -104,7 +104,7 @@ pub(super) fn alone(podman: Podman) {
     // The driver that is not there yet is refused before anything is made.
     let systemd = [&common[..], &["-s"], &places].concat();
     host.run(&systemd);
-    let log = host.read("/srv/oci-log");
-    assert!(log.lines().last().unwrap().contains("the systemd cgroup driver is not supported"), "{log}");
+    let refusal = "the systemd cgroup driver is not supported";
+    until("its refusal", || host.read("/srv/oci-log").lines().last()?.contains(refusal).then_some(()));
     assert!(!host.run(&[&ORLOP[..], &["state", "whale"]].concat()).ok());
 }

@@ -57,7 +57,10 @@ impl Base {
         let host = engine.host;
         let server = self.serve(host);
         let import = |tar: &Path, image: &str, environment: &[&str]| {
-            let changes: Vec<_> = environment.iter().flat_map(|variable| ["--change", variable]).collect();
+            // A line for each variable: Podman takes only one of a line.
+            let variables = environment.iter().flat_map(|line| line.trim_start_matches("ENV ").split(' '));
+            let changes: Vec<_> = variables.map(|variable| format!("--change=ENV {variable}")).collect();
+            let changes: Vec<_> = changes.iter().map(String::as_str).collect();
             let mut command = engine.command(&[&["import"], changes.as_slice(), &["-", image]].concat());
             command.stdin(File::open(tar).unwrap());
             host.ran(command).must();

@@ -13,9 +13,9 @@ pub(super) fn lost(engine: &Engine) {
     assert_eq!(engine.must(&["exec", "web", "sh", "-c", script]), "/app\n0");
     engine.answers(8080, "/", "<h1>Changed</h1>");
     let diff = engine.must(&["diff", "web"]);
-    for line in ["C /app/public/index.html", "A /app/new", "D /app/package-lock.json"] {
-        assert!(diff.lines().any(|l| l == line), "{line:?} is not in\n{diff}");
-    }
+    let has = |mark: &str, path: &str| diff.lines().any(|line| line == format!("{mark} {path}"));
+    assert!(engine.kind.changed().iter().any(|mark| has(mark, "/app/public/index.html")), "{diff}");
+    assert!(has("A", "/app/new") && has("D", "/app/package-lock.json"), "{diff}");
     // A stop keeps it ...
     engine.must(&["restart", "web"]);
     engine.answers(8080, "/", "<h1>Changed</h1>");
@@ -28,20 +28,21 @@ pub(super) fn lost(engine: &Engine) {
 
 /// It becomes an image.
 pub(super) fn commit(engine: &Engine) {
-    engine.must(&["run", "-d", "--name", "workshop", "-w", "/app", "node:18", "sleep", "1000"]);
-    engine.refused(&["exec", "workshop", "node", "-e", "require('express')"]);
-    let said = engine.must(&["exec", "workshop", "npm", "install", "express"]);
+    engine.must(&["run", "-d", "--name", "workshop", "node:18", "sleep", "1000"]);
+    engine.must(&["exec", "workshop", "mkdir", "/app"]);
+    engine.refused(&["exec", "-w", "/app", "workshop", "node", "-e", "require('express')"]);
+    let said = engine.must(&["exec", "-w", "/app", "workshop", "npm", "install", "express"]);
     assert!(said.contains("added "), "{said}");
     let diff = engine.must(&["diff", "workshop"]);
     assert!(diff.lines().any(|line| line == "A /app/node_modules/express"), "{diff}");
 
     let command = "CMD [\"node\", \"-p\", \"require('express/package.json').name\"]";
-    let options = [&["commit", "-m", "with express", "-c", command], engine.kind.commit()].concat();
+    let options =
+        [&["commit", "-m", "with express", "-c", "WORKDIR /app", "-c", command], engine.kind.commit()].concat();
     engine.must(&[options.as_slice(), &["workshop", "node-express:1.0"]].concat());
     engine.remove(&["workshop"]);
     assert_eq!(engine.must(&["run", "--rm", "node-express:1.0"]), "express");
-    let history = engine.must(&["history", "--human=false", "--format", "{{.Size}}|{{.Comment}}", "node-express:1.0"]);
-    let (size, comment) = history.lines().next().unwrap().split_once('|').unwrap();
-    assert!(size.parse::<u64>().unwrap() > 1_000_000 && comment == "with express", "{history}");
-    assert_eq!(history.lines().count(), 2, "one layer upon the base");
+    let history = engine.history("node-express:1.0");
+    assert!(history[0].size > 1_000_000 && history[0].comment == "with express", "{history:#?}");
+    assert_eq!(history.len(), 2, "one layer upon the base");
 }

@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use orlop_integration::Ran;
+use serde_json::Value;
 
 use crate::host::Host;
 use crate::pty::Terminal;
@@ -38,12 +39,49 @@ pub(crate) struct Engine<'a> {
     pub(crate) argv: Vec<String>,
 }
 
+/// A row of an image's history.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// What it has added, in bytes.
+    pub(super) size: u64,
+    /// What has made it.
+    pub(super) by: String,
+    /// What was said of it.
+    pub(super) comment: String,
+}
+
 impl Kind {
+    /// How many bytes of an image's size may be those of its documents.
+    pub(super) fn documents(self) -> u64 {
+        match self {
+            Self::Docker(_) => 0,
+            Self::Podman => 64 << 10,
+        }
+    }
+
     /// Arguments for a registry that speaks plain HTTP on loopback.
     pub(super) fn insecure(self) -> &'static [&'static str] {
         match self {
             Self::Docker(_) => &[],
             Self::Podman => &["--tls-verify=false"],
+        }
+    }
+
+    /// How many documents a push sends though the registry has them.
+    pub(super) fn sent_again(self) -> usize {
+        match self {
+            Self::Docker(_) => 0,
+            // The configuration.
+            Self::Podman => 1,
+        }
+    }
+
+    /// Arguments for a build whose arguments have changed.
+    pub(super) fn other_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Docker(_) => &[],
+            // Podman 4.3 takes `ENV NAME=$ARGUMENT` from its cache, whatever the argument is.
+            Self::Podman => &["--no-cache"],
         }
     }
 
@@ -53,6 +91,24 @@ impl Kind {
             Self::Docker(_) => &[],
             // Images of the OCI's format have no place for one.
             Self::Podman => &["--format", "docker"],
+        }
+    }
+
+    /// How `diff` may mark a file of the image that was changed.
+    pub(super) fn changed(self) -> &'static [&'static str] {
+        match self {
+            Self::Docker(_) => &["C"],
+            // It takes what an image's last layer has for new.
+            Self::Podman => &["C", "A"],
+        }
+    }
+
+    /// What `inspect` may say of a container that ended for want of memory.
+    pub(super) fn out_of_memory(self) -> &'static [&'static str] {
+        match self {
+            Self::Docker(_) => &["true"],
+            // conmon 2.1 does not hear of it with version 1 of cgroups, whatever the runtime.
+            Self::Podman => &["true", "false"],
         }
     }
 
@@ -83,6 +139,15 @@ impl Kind {
             Self::Podman => !line.starts_with("FROM"),
         };
         dockerfile.lines().filter(|line| !line.is_empty()).filter(is).count()
+    }
+
+    /// How many steps of a Dockerfile are said to be from the cache even if none shall be.
+    pub(super) fn always_cached(self, dockerfile: &str) -> usize {
+        match self {
+            // A folder is nothing to make anew.
+            Self::Docker(Builder::BuildKit) => dockerfile.lines().filter(|line| line.starts_with("WORKDIR")).count(),
+            Self::Docker(Builder::Classic) | Self::Podman => 0,
+        }
     }
 
     /// 512 MiB as `stats` prints a limit.
@@ -202,6 +267,43 @@ impl Engine<'_> {
             }
             assert!(Instant::now() < give_up, "port {port}, {path}: {got:?} and not {want:?}");
             sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// Lets go of layers that only the builder still has.
+    #[track_caller]
+    pub(super) fn forget_builds(&self) {
+        match self.kind {
+            Kind::Docker(Builder::BuildKit) => drop(self.must(&["builder", "prune", "-a", "-f"])),
+            Kind::Docker(Builder::Classic) | Kind::Podman => drop(self.must(&["image", "prune", "-f"])),
+        }
+    }
+
+    /// An image's history, the newest first.
+    #[track_caller]
+    pub(super) fn history(&self, image: &str) -> Vec<Step> {
+        let history = |format: &str| self.must(&["history", "--human=false", "--no-trunc", "--format", format, image]);
+        match self.kind {
+            Kind::Docker(_) => {
+                let rows = history("{{.Size}}|{{.Comment}}|{{.CreatedBy}}");
+                let row = |line: &str| {
+                    let mut words = line.splitn(3, '|').map(str::to_owned);
+                    let mut next = || words.next().unwrap();
+                    Step { size: next().parse().unwrap(), comment: next(), by: next() }
+                };
+                rows.lines().map(row).collect()
+            }
+            // Its sizes are rounded in every other form.
+            Kind::Podman => {
+                let rows: Vec<Value> = serde_json::from_str(&history("json")).unwrap();
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let row = |row: &Value| Step {
+                    size: row["size"].as_u64().unwrap(),
+                    by: text(&row["CreatedBy"]),
+                    comment: text(&row["comment"]),
+                };
+                rows.iter().map(row).collect()
+            }
         }
     }
 

@@ -34,7 +34,8 @@ pub(super) fn development(engine: &Engine) {
 pub(super) fn production(engine: &Engine) {
     let release = |version: &str| {
         let name = format!("shop:{version}");
-        build(engine, &name, "web", &["--build-arg", &format!("VERSION={version}")]);
+        let argument = format!("VERSION={version}");
+        build(engine, &name, "web", &[&["--build-arg", &argument], engine.kind.other_arguments()].concat());
         let (minor, _) = version.rsplit_once('.').unwrap();
         let (major, _) = minor.rsplit_once('.').unwrap();
         for tag in [minor, major, "latest"] {

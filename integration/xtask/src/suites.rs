@@ -29,7 +29,7 @@ pub(crate) struct Options {
 }
 
 /// A Debian package that tests need, and a path or a program that says it is there.
-const PACKAGES: [(&str, &str); 20] = [
+const PACKAGES: [(&str, &str); 23] = [
     ("libseccomp-dev", "/usr/include/seccomp.h"),
     ("crun", "crun"),
     ("runc", "runc"),
@@ -47,6 +47,9 @@ const PACKAGES: [(&str, &str); 20] = [
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("docker.io", "dockerd"),
     ("podman", "podman"),
+    ("aardvark-dns", "/usr/lib/podman/aardvark-dns"),
+    ("catatonit", "catatonit"),
+    ("netavark", "/usr/lib/podman/netavark"),
     ("npm", "npm"),
     ("python3-pip", "pip3"),
     ("pkg-config", "pkg-config"),
