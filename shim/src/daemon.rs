@@ -20,7 +20,7 @@ use crate::poll::{Interest, Poll, Token};
 use crate::server::Server;
 use crate::service::Pending;
 use crate::start::{LISTENER, TTRPC_ADDRESS};
-use crate::task::{Containers, Drain, Exit};
+use crate::task::{Containers, Drain, Exit, Logger};
 
 /// How long the last events may take when all else is over.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub struct Daemon {
     /// The pod that this shim keeps, if it was asked to.
     pub(crate) pod: Option<Pod>,
     pub(crate) drains: Vec<Drain>,
-    pub(crate) loggers: Vec<(u32, Instant)>,
+    pub(crate) loggers: Vec<Logger>,
     pub(crate) namespace: String,
     /// The last number that was given to a container's memory.
     pub(crate) memories: u32,
@@ -159,7 +159,7 @@ impl Daemon {
     /// Until when to sleep, if nothing happens.
     fn timeout(&self, farewell: Option<Instant>) -> Option<Duration> {
         let drains = self.drains.iter().map(|drain| drain.deadline);
-        let loggers = self.loggers.iter().map(|(_, deadline)| *deadline);
+        let loggers = self.loggers.iter().map(|logger| logger.until);
         let memories = self.containers.0.values().filter_map(|container| container.memory.as_ref()?.again);
         let others = [self.streams.deadline(), self.events.deadline(), self.trim_at, farewell];
         let next = drains.chain(loggers).chain(memories).chain(others.into_iter().flatten()).min()?;
@@ -189,7 +189,7 @@ impl Daemon {
                 None => {
                     // A job that was finished just now, a program that took output, or an orphan.
                     let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-                    self.loggers.retain(|(logger, _)| *logger != number);
+                    self.loggers.retain(|logger| logger.pid != number);
                     if let Some((id, exec)) = self.containers.forget_logger(number) {
                         self.lost_logger(&id, &exec);
                     }
