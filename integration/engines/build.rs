@@ -229,7 +229,7 @@ fn containers(site: Site) {
 
 /// Runs the parts, and sees that nothing of a container is left.
 #[track_caller]
-fn keeps(site: Site, parts: &[(&str, fn(Site))]) {
+fn keeps(site: Site, parts: &[Part]) {
     image::archive(&site.host.path("/srv/busybox.tar"), BUSYBOX, image::shell(), |layout| vec![image::busybox(layout)]);
     let load: &[_] = match site.tool {
         Tool::Buildah => &["podman", "load", "-i", "busybox.tar"],
@@ -249,7 +249,7 @@ fn keeps(site: Site, parts: &[(&str, fn(Site))]) {
 }
 
 #[track_caller]
-fn with_buildah(release: Release, parts: &[(&str, fn(Site))]) {
+fn with_buildah(release: Release, parts: &[Part]) {
     let Some(host) = Host::new(release, "buildah", &["buildah", "podman"]) else { return };
     podman::configure(&host, "netavark");
     let site = Site { host: &host, tool: Tool::Buildah };
@@ -258,17 +258,20 @@ fn with_buildah(release: Release, parts: &[(&str, fn(Site))]) {
 }
 
 #[track_caller]
-fn with_buildkit(release: Release, parts: &[(&str, fn(Site))]) {
+fn with_buildkit(release: Release, parts: &[Part]) {
     let Some(host) = Host::new(release, "BuildKit", &["dockerd", "docker"]) else { return };
     let docker = Docker::new(&host, Way::Path, serde_json::json!({}));
     assert_eq!(docker.built_by(Builder::BuildKit).must(&["images", "--quiet"]), "");
     keeps(Site { host: &host, tool: Tool::BuildKit }, parts);
 }
 
-const PARTS: [(&str, fn(Site)); 4] =
+/// A part of what builders do, and a test of it.
+type Part = (&'static str, fn(Site<'_>));
+
+const PARTS: [Part; 4] =
     [("stages", stages), ("failing steps", failing), ("options", options), ("a build that is broken off", broken_off)];
 
-const NEWER: [(&str, fn(Site)); 5] = [PARTS[0], PARTS[1], PARTS[2], PARTS[3], ("newer instructions", newer)];
+const NEWER: [Part; 5] = [PARTS[0], PARTS[1], PARTS[2], PARTS[3], ("newer instructions", newer)];
 
 #[test]
 fn steps_of_buildah_1_28() {

@@ -10,7 +10,7 @@ mod pods;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use orlop_integration::{Ran, skip};
+use orlop_integration::{Ran, long, skip};
 
 use crate::host::{Host, Release};
 use crate::image;
@@ -162,7 +162,7 @@ fn host(release: Release, topic: &str) -> Option<Host> {
 
 /// Podman on a host of a release, with the image [`BUSYBOX`]: some promises, and nothing left behind.
 #[track_caller]
-fn keeps(release: Release, what: &str, promises: &[(&str, fn(Podman))]) {
+fn keeps(release: Release, what: &str, promises: &[Promise]) {
     let topic = format!("Podman: {what}");
     let Some(host) = host(release, &topic) else { return };
     let podman = Podman::new(&host, "netavark");
@@ -184,7 +184,10 @@ fn load(podman: Podman) {
     podman.must(&["load", "--quiet", "--input", "/srv/busybox.tar"]);
 }
 
-const CONTAINERS: [(&str, fn(Podman)); 12] = [
+/// What is promised, and a test of it.
+type Promise = (&'static str, fn(Podman<'_>));
+
+const CONTAINERS: [Promise; 12] = [
     ("flags", flags::all),
     ("refusals", flags::refusals),
     ("a life", life::states),
@@ -199,7 +202,7 @@ const CONTAINERS: [(&str, fn(Podman)); 12] = [
     ("what is not supported is refused", life::refused),
 ];
 
-const REST: [(&str, fn(Podman)); 8] = [
+const REST: [Promise; 8] = [
     ("cp, diff, commit, mount, export", files::changes),
     ("volumes and secrets", files::volumes),
     ("user namespaces", files::users),
@@ -247,6 +250,10 @@ fn networks_of_cni_with_podman_4_3() {
 #[track_caller]
 fn the_walk(release: Release) {
     let topic = "the walk-through with Podman";
+    if !long() {
+        skip(&format!("{topic}: in the long form only"));
+        return;
+    }
     let Some(host) = host(release, topic) else { return };
     let Some(base) = Base::new(topic) else { return };
     walk(&Podman::new(&host, "netavark").engine(), &base);

@@ -94,15 +94,6 @@ impl Kind {
         }
     }
 
-    /// How `diff` may mark a file of the image that was changed.
-    pub(super) fn changed(self) -> &'static [&'static str] {
-        match self {
-            Self::Docker(_) => &["C"],
-            // It takes what an image's last layer has for new.
-            Self::Podman => &["C", "A"],
-        }
-    }
-
     /// What `inspect` may say of a container that ended for want of memory.
     pub(super) fn out_of_memory(self) -> &'static [&'static str] {
         match self {
