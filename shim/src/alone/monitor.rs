@@ -1,6 +1,6 @@
 //! The monitor: one thread that keeps one container, from its first start to its last end.
 //!
-//! What takes time (making, starting, stopping and deleting a container) is done by a child ([`job`](crate::job)), so
+//! What takes time (making, starting, stopping and deleting a container) is done by a child ([`job`]), so
 //! streams and orders are served meanwhile. Whatever happens is in `state.json` before anything follows from it.
 
 use std::time::{Duration, Instant};
