@@ -29,7 +29,8 @@ pub fn detect(first: &[u8]) -> Compression {
 /// How much may come out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bound {
-    /// Bytes out for every byte in, at any moment, beyond the first [`Bound::FREE`]; 0 is no such bound. Deflate reaches 1032.
+    /// Bytes out for every byte in, beyond the first [`Bound::FREE`]; on the way, when a file of zeros may come first, beyond
+    /// [`Bound::AHEAD`]. 0 is no such bound. Deflate reaches 1032.
     pub ratio: u64,
     /// Bytes out in all.
     pub most: u64,
@@ -38,6 +39,9 @@ pub struct Bound {
 impl Bound {
     /// What may come out whatever came in: 64 MiB.
     pub const FREE: u64 = 64 << 20;
+
+    /// What may come out before what comes in is known to be worth it: 4 GiB.
+    pub const AHEAD: u64 = 4 << 30;
 
     /// None: for content that is trusted, or whose size is bounded by other means.
     pub const NONE: Self = Self { ratio: 0, most: u64::MAX };
@@ -131,14 +135,16 @@ impl<R: Read> Decoder<R> {
         };
         self.produced = self.produced.saturating_add(n as u64);
         let Bound { ratio, most } = self.bound;
-        if self.produced > most {
-            return Err(Error::invalid(format!("unpacked, it is larger than the {most} bytes that are allowed")));
+        let free = if n == 0 { Bound::FREE } else { Bound::AHEAD };
+        let fair = self.input.consumed.saturating_mul(ratio).saturating_add(free);
+        let is_fair = self.produced <= fair || ratio == 0 || matches!(self.codec, Codec::Plain);
+        match self.produced <= most {
+            true if is_fair => Ok(n),
+            false if ratio == 0 => {
+                Err(Error::invalid(format!("unpacked, it is larger than the {most} bytes that are allowed")))
+            }
+            _ => Err(Error::invalid(format!("unpacked, it is more than {ratio} times as large: a bomb"))),
         }
-        let fair = self.input.consumed.saturating_mul(ratio).saturating_add(Bound::FREE);
-        if ratio > 0 && self.produced > fair && !matches!(self.codec, Codec::Plain) {
-            return Err(Error::invalid(format!("unpacked, it is more than {ratio} times as large: a bomb")));
-        }
-        Ok(n)
     }
 
     /// Bytes that were taken, and bytes that were given.
@@ -824,6 +830,15 @@ mod tests {
             assert!(said.contains("larger than the 1000 bytes"), "{said}");
         }
         assert!(unpack(Compression::None, &bytes).is_ok());
+    }
+
+    #[test]
+    fn zeros_may_come_first() {
+        let (zeros, rest) = (vec![0; 80 << 20], sample(1 << 20));
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let packed = [pack(compression, 1, &zeros), pack(compression, 1, &rest)].concat();
+            assert_eq!(unpack(compression, &packed).map(|out| out.len()), Ok(81 << 20));
+        }
     }
 
     #[test]

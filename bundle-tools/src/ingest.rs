@@ -31,6 +31,8 @@ pub struct Task {
 pub struct Done {
     /// How the blob is packed. A plain one is the tar itself, and no other is written.
     pub compression: Compression,
+    /// What was left out of the table that somebody may miss ([`Scanner::left_out`]).
+    pub notes: Vec<String>,
 }
 
 impl Task {
@@ -71,13 +73,13 @@ pub fn work(task: &Task, fds: Vec<OwnedFd>, parent: &Parent) -> Result<Done> {
     let blob = std::io::Cursor::new(head).chain(blob);
     let tar = (compression != Compression::None).then(|| File::from(tar));
     let bound = Bound { ratio: task.ratio, most: task.max_output };
-    let layer = pipeline(Decoder::new(compression, blob, bound)?, tar, parent)?;
+    let (layer, notes) = pipeline(Decoder::new(compression, blob, bound)?, tar, parent)?;
     File::from(table).write_all(&layer.encode()).at(|| "write the table")?;
-    Ok(Done { compression })
+    Ok(Done { compression, notes })
 }
 
 /// This thread inflates, another one scans and writes.
-fn pipeline(mut decoder: Decoder<impl Read>, tar: Option<File>, parent: &Parent) -> Result<Layer> {
+fn pipeline(mut decoder: Decoder<impl Read>, tar: Option<File>, parent: &Parent) -> Result<(Layer, Vec<String>)> {
     let (full, to_scan) = mpsc::sync_channel::<Vec<u8>>(CHUNKS);
     let (empty, to_fill) = mpsc::sync_channel::<Vec<u8>>(CHUNKS);
     for _ in 0..CHUNKS {
@@ -117,7 +119,7 @@ fn scan(
     empty: mpsc::SyncSender<Vec<u8>>,
     mut tar: Option<File>,
     parent: &Parent,
-) -> Result<Layer> {
+) -> Result<(Layer, Vec<String>)> {
     let mut scanner = Scanner::new(Limits::default());
     let mut scanned = 0u64;
     for chunk in chunks {
@@ -132,7 +134,8 @@ fn scan(
         // Not taken back at the end, when nobody fills it.
         let _ = empty.send(chunk);
     }
-    scanner.finish()
+    let notes = scanner.left_out();
+    Ok((scanner.finish()?, notes))
 }
 
 /// Tables become a merged index.

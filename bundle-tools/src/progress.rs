@@ -87,6 +87,11 @@ impl<W: Write + Send> Progress for Lines<W> {
         self.say(layer, State::Mounted);
     }
 
+    fn noted(&self, layer: &Digest, note: &str) {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writeln!(out, "{}: {note}", layer.short());
+    }
+
     fn done(&self, layer: &Digest) {
         self.say(layer, State::Done);
     }
@@ -170,6 +175,11 @@ impl Progress for Bars {
         });
     }
 
+    fn noted(&self, layer: &Digest, note: &str) {
+        // Above the bars. A terminal that can't be written to has nobody before it.
+        let _ = self.all.println(format!("{}: {note}", layer.short()));
+    }
+
     fn done(&self, layer: &Digest) {
         self.end(layer, State::Done);
     }
@@ -192,13 +202,14 @@ mod tests {
             let lines = Lines::new(direction, Vec::new());
             lines.announced(&Descriptor::new("", a, 10));
             lines.moved(&c, 5);
+            lines.noted(&b, "a note");
             lines.present(&a);
             lines.mounted(&b);
             lines.done(&c);
             let said = String::from_utf8(lines.out.into_inner().unwrap()).unwrap();
             let expected: Vec<_> =
                 [a, b, c].iter().zip(words).map(|(layer, word)| format!("{}: {word}\n", layer.short())).collect();
-            assert_eq!(said, expected.concat());
+            assert_eq!(said, format!("{}: a note\n{}", b.short(), expected.concat()));
         }
     }
 

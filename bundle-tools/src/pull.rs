@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use crate::commit::change;
 use crate::config::process::DEFAULT_PATH;
@@ -21,7 +22,7 @@ use crate::platform::{self, Wanted};
 use crate::reference::{Location, Reference};
 use crate::registry::Access;
 use crate::registry::settings::Settings;
-use crate::store::{Blob, Found, Incoming, LayerInfo, Lease, Store};
+use crate::store::{Blob, Found, Incoming, LayerInfo, Lease, Store, Watch};
 use crate::tar;
 use crate::transfer::{JOBS, Progress, Stop, in_parallel};
 use crate::transport::{self, Root, Source, name_of};
@@ -308,7 +309,7 @@ impl Pull<'_> {
                 return Ok(());
             }
             let fetch = |incoming: &mut Incoming<'_>| copy(source, layer, incoming, stop, progress);
-            store.receive_layer(lease, layer, Some(*diff_id), fetch, &|bytes| progress.unpacked(&digest, bytes))?;
+            store.receive_layer(lease, layer, Some(*diff_id), fetch, &Arriving { progress, digest })?;
             progress.done(&digest);
             Ok(())
         })?;
@@ -336,6 +337,32 @@ impl Pull<'_> {
             progress.done(&blob.digest);
             Ok(())
         })
+    }
+}
+
+/// Tells of a layer by the name of its blob.
+struct Arriving<'a> {
+    progress: &'a dyn Progress,
+    digest: Digest,
+}
+
+impl Watch for Arriving<'_> {
+    fn unpacked(&self, bytes: u64) {
+        self.progress.unpacked(&self.digest, bytes);
+    }
+
+    fn noted(&self, note: &str) {
+        self.progress.noted(&self.digest, note);
+    }
+}
+
+/// Keeps what is to be told of a layer until its blob has a name.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Watch for Notes {
+    fn noted(&self, note: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(note.to_owned());
     }
 }
 
@@ -377,17 +404,16 @@ fn copy(
     }
 }
 
-/// Makes a layer of the file at `path`: a tar, compressed or not. `moved` hears of its bytes.
-pub(crate) fn add_file(store: &Store, path: &Path, moved: &dyn Fn(u64)) -> Result<(Blob, LayerInfo)> {
+/// Makes a layer of the file at `path`: a tar, compressed or not.
+pub(crate) fn add_file(store: &Store, path: &Path, watch: &dyn Watch) -> Result<(Blob, LayerInfo)> {
     let mut file = File::open(path).at(|| "open")?;
     let size = file.metadata().at(|| "stat")?.len();
-    add_layer(store, Some(size), |incoming| {
+    add_layer(store, Some(size), watch, |incoming| {
         let mut buffer = vec![0; 256 << 10];
         loop {
             let n = file.read(&mut buffer).at(|| "read")?;
             let Some(read) = buffer.get(..n).filter(|read| !read.is_empty()) else { return Ok(()) };
             incoming.write(read)?;
-            moved(n as u64);
         }
     })
 }
@@ -396,13 +422,14 @@ pub(crate) fn add_file(store: &Store, path: &Path, moved: &dyn Fn(u64)) -> Resul
 fn add_layer(
     store: &Store,
     size: Option<u64>,
+    watch: &dyn Watch,
     write: impl FnOnce(&mut Incoming<'_>) -> Result<()>,
 ) -> Result<(Blob, LayerInfo)> {
     let lease = store.lease()?;
     let mut incoming = store.incoming_unnamed(size)?;
     let feed = incoming.feed()?;
     std::thread::scope(|scope| {
-        let added = scope.spawn(|| store.add_layer(&lease, feed, None, &|_| ()));
+        let added = scope.spawn(|| store.add_layer(&lease, feed, None, watch));
         let received = write(&mut incoming).and_then(|()| incoming.finish());
         let added = added.join().unwrap_or_else(|_| Err(Error::invalid("a thread failed")));
         Ok((received?, added?))
@@ -417,14 +444,15 @@ fn rootfs(store: &Store, _: &Lease, path: &Path, options: &Options, progress: &d
         let mut run: serde_json::Map<_, _> = [("Env".to_owned(), vec![env].into())].into_iter().collect();
         change::apply(&mut run, &options.made.changes)?;
         let is_folder = std::fs::metadata(path).at(|| "open")?.is_dir();
+        let notes = Notes::default();
         let (blob, layer) = match is_folder {
-            true => add_layer(store, None, |incoming| {
+            true => add_layer(store, None, &notes, |incoming| {
                 let mut writer = tar::Writer::new(std::io::BufWriter::with_capacity(256 << 10, incoming));
                 folder::write(&crate::dir::Dir::at(path)?, &mut writer)?;
                 let buffered = writer.finish()?;
                 buffered.into_inner().map(drop).map_err(|e| e.into_error()).at(|| "write the layer")
             })?,
-            false => add_file(store, path, &|_| ())?,
+            false => add_file(store, path, &notes)?,
         };
         let mut head = [0; 8];
         let n = std::os::unix::fs::FileExt::read_at(&blob.file, &mut head, 0).at(|| "read the layer")?;
@@ -436,6 +464,7 @@ fn rootfs(store: &Store, _: &Lease, path: &Path, options: &Options, progress: &d
         let descriptor = Descriptor::new(kind, blob.digest, blob.size);
         progress.announced(&descriptor);
         progress.done(&blob.digest);
+        notes.0.into_inner().unwrap_or_default().iter().for_each(|note| progress.noted(&blob.digest, note));
         store.tree(&[layer.diff_id])?;
         let platform = options.platform.as_ref().map_or_else(platform::host, Wanted::best);
         let created = rfc3339(options.made.created.sec);

@@ -23,6 +23,8 @@ pub trait Progress: Sync {
     fn moved(&self, _layer: &Digest, _bytes: u64) {}
     /// So many bytes of its plain tar are written by now.
     fn unpacked(&self, _layer: &Digest, _bytes: u64) {}
+    /// Something of it was left out that somebody may miss.
+    fn noted(&self, _layer: &Digest, _note: &str) {}
     /// It is whole, verified and stored.
     fn done(&self, _layer: &Digest) {}
 }

@@ -44,7 +44,7 @@ fn the_program_unpacks_and_merges_in_its_jail() {
         let blob = encoder.finish().unwrap();
         let descriptor = Descriptor::of(media::LAYER_GZIP, &blob);
         let fetch = |incoming: &mut orlop_bundle::store::Incoming<'_>| incoming.write(&blob);
-        let info = store.receive_layer(&lease, &descriptor, Some(Digest::of(&plain)), fetch, &|_| {}).unwrap();
+        let info = store.receive_layer(&lease, &descriptor, Some(Digest::of(&plain)), fetch, &()).unwrap();
         assert_eq!((info.content, info.entries), (3_000_000, 1), "{compression:?}");
         chain.push(info.diff_id);
     }

@@ -16,7 +16,7 @@ use crate::pty::Terminal;
 use crate::walk::Base;
 
 /// The steps in their order: later ones use the images that earlier ones have made.
-const STEPS: [(&str, fn(&Alone<'_>)); 17] = [
+const STEPS: [(&str, Step); 17] = [
     ("an image of an app, made in a container", web),
     ("images, tags, history and sizes", images),
     ("three containers of one image", three),
@@ -35,6 +35,9 @@ const STEPS: [(&str, fn(&Alone<'_>)); 17] = [
     ("log in, push and pull", registry),
     ("prune", prune),
 ];
+
+/// What a user does, and what is promised.
+type Step = fn(&Alone<'_>);
 
 #[test]
 fn the_guide_without_an_engine() {
@@ -301,7 +304,10 @@ fn volumes(alone: &Alone<'_>) {
     alone.host.must(&["mkdir", "-p", "data"]);
     let options = ["-v", "/srv/shared:/shared:ro", "-v", "/srv/data:/data", "--tmpfs", "/scratch", "-v", "/app/public"];
     alone.run("keeper", &options, &["web:1.0", "sleep", "1000"], &[]);
-    assert_eq!(alone.exec("keeper", "cat /shared/a; echo kept > /data/x; ls public; touch public/made /scratch/x"), "from the host\nindex.html");
+    assert_eq!(
+        alone.exec("keeper", "cat /shared/a; echo kept > /data/x; ls public; touch public/made /scratch/x"),
+        "from the host\nindex.html"
+    );
     assert_ne!(alone.ran("orlop-shim", &["exec", "keeper", "touch", "/shared/b"]).status.code(), Some(0));
     // The writable layer has nothing of it.
     let diff = alone.bundle(&["diff", "bundles/keeper"]);
@@ -372,7 +378,8 @@ fn inspect(alone: &Alone<'_>) {
     let arguments = alone.host.must(&["cat", &format!("/proc/{}/cmdline", web["State"]["Pid"])]);
     assert_eq!(arguments, "node\0server.js\0");
     // The rest is in the bundle.
-    let config: Value = serde_json::from_str(&alone.host.read(&format!("{}/config.json", web["Bundle"].as_str().unwrap()))).unwrap();
+    let config: Value =
+        serde_json::from_str(&alone.host.read(&format!("{}/config.json", web["Bundle"].as_str().unwrap()))).unwrap();
     let mounts = config["mounts"].as_array().unwrap();
     assert!(mounts.iter().any(|mount| mount["destination"] == "/shared" && mount["source"] == "/srv/shared"));
     alone.remove(&["web"]);
@@ -391,7 +398,8 @@ fn logs(alone: &Alone<'_>) {
     let mut follower = follow.unwrap();
     let (sender, lines) = mpsc::channel();
     let output = BufReader::new(follower.stdout.take().unwrap());
-    let reader = std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let reader =
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let next = || lines.recv_timeout(Duration::from_secs(20));
     assert_eq!((next().unwrap().as_str(), next().unwrap().as_str()), ("listening on 3000", "GET /"));
     alone.get(8080, "/name");
@@ -453,7 +461,8 @@ fn registry(alone: &Alone<'_>) {
     const NAME: &str = "127.0.0.1:5000/team/web:1.0";
     let host = alone.host;
     let password = Command::new("htpasswd").args(["-Bbn", "deck", "a pass: word"]).output();
-    let (Ok(_), Ok(password)) = (fs::copy("/usr/bin/docker-registry", host.path("/srv/docker-registry")), password) else {
+    let (Ok(_), Ok(password)) = (fs::copy("/usr/bin/docker-registry", host.path("/srv/docker-registry")), password)
+    else {
         return skip("push and pull: no docker-registry or no htpasswd");
     };
     host.write("/srv/registry/htpasswd", String::from_utf8_lossy(&password.stdout).trim_end());
@@ -472,7 +481,9 @@ fn registry(alone: &Alone<'_>) {
     alone.refused("orlop-bundle", &["push", NAME]);
     alone.refused("orlop-bundle", &["login", "-u", "deck", "-p", "wrong", REGISTRY]);
     assert!(alone.bundle(&["login", "-u", "deck", "-p", "a pass: word", REGISTRY]).contains("Login Succeeded"));
-    let arrived = |ran: Ran| ran.must().err.lines().filter(|line| line.ends_with(": Pushed") || line.ends_with(": Pull complete")).count();
+    let arrived = |ran: Ran| {
+        ran.must().err.lines().filter(|line| line.ends_with(": Pushed") || line.ends_with(": Pull complete")).count()
+    };
     assert_eq!(arrived(alone.ran("orlop-bundle", &["push", NAME])), 3, "two layers and a configuration");
     assert_eq!(arrived(alone.ran("orlop-bundle", &["push", NAME])), 0, "nothing was missing");
     let id = alone.bundle(&["images", "-q", "--no-trunc", NAME]);

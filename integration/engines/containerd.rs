@@ -526,7 +526,7 @@ fn what_is_paused_can_be_killed(release: Release) {
 fn many_execs_at_once_all_end_as_they_should(release: Release) {
     let Some(containerd) = Containerd::new(release, "execs") else { return };
     containerd.detach("c1", &[], "sleep 1000");
-    let one = "ctr tasks exec --exec-id e$i c1 sh -c 'seq 5000 | tail -n 1; exit 7' || echo exit $?";
+    let one = "ctr tasks exec --exec-id e$i c1 sh -c 'seq 5000 | tail -n 1; exit 7' 2>&1 || echo exit $?";
     for _ in 0..2 {
         let out = containerd.host.must(&["sh", "-c", &format!("for i in $(seq 30); do ( {one} ) & done; wait")]);
         assert_eq!((out.matches("5000\n").count(), out.matches("exit 7\n").count()), (30, 30), "{out}");

@@ -6,13 +6,18 @@ use std::time::{Duration, Instant};
 
 use orlop_sys::rustix::event::{PollFd, PollFlags, Timespec, poll};
 use orlop_sys::rustix::io::{read, write};
-use orlop_sys::rustix::pipe::{SpliceFlags, splice};
+use orlop_sys::rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
 use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
 
 use crate::poll::{Interest, Poll, Token};
 
 /// How much is moved at once; a pipe holds less.
 const CHUNK: usize = 1 << 20;
+/// As much as this at once is more than a pipe of the usual size holds while somebody empties it...
+const MUCH: usize = 64 << 10;
+/// ...and then both pipes get room for this, in bytes: a quarter of the turns, so half the work. Room that is not used costs
+/// the kernel 10 KiB, therefore those who say little have none.
+const ROOM: usize = 1 << 20;
 /// How often a stream is served before others get their turn.
 const TURNS: usize = 16;
 /// How often it is looked whether a late reader has come, at first and in the long run.
@@ -41,6 +46,8 @@ pub struct Stream {
     /// writer.
     pub held: Option<OwnedFd>,
     waits: Waits,
+    /// Its pipes were given more room.
+    wide: bool,
 }
 
 /// What a stream waits for.
@@ -63,10 +70,10 @@ enum Turn {
 impl Stream {
     /// Bytes from `source` to `sink`.
     pub fn new(way: Way, source: OwnedFd, sink: OwnedFd, held: Option<OwnedFd>) -> Self {
-        Self { way, source, sink, held, waits: Waits::Source }
+        Self { way, source, sink, held, waits: Waits::Source, wide: false }
     }
 
-    fn turn(&self) -> Turn {
+    fn turn(&mut self) -> Turn {
         if self.way == Way::Append {
             return self.append();
         }
@@ -74,6 +81,7 @@ impl Stream {
             match splice(&self.source, None, &self.sink, None, CHUNK, SpliceFlags::NONBLOCK | SpliceFlags::MOVE) {
                 // EIO: the last one who had the terminal open is gone.
                 Ok(0) | Err(Errno::IO) => return Turn::Ended,
+                Ok(MUCH..) if !self.wide => self.widen(),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if is_ready(self.source.as_fd(), PollFlags::IN) => return Turn::Waits(Waits::Sink),
                 Err(Errno::AGAIN) => return Turn::Waits(Waits::Source),
@@ -82,6 +90,14 @@ impl Stream {
             }
         }
         Turn::Again
+    }
+
+    fn widen(&mut self) {
+        self.wide = true;
+        for pipe in [&self.source, &self.sink] {
+            // A terminal has no such size, and a user's share of pipes may be used up.
+            let _ = fcntl_setpipe_size(pipe, ROOM);
+        }
     }
 
     fn append(&self) -> Turn {
@@ -239,7 +255,7 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orlop_sys::rustix::pipe::{PipeFlags, pipe_with};
+    use orlop_sys::rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 
     fn pipe() -> (OwnedFd, OwnedFd) {
         pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap()
@@ -289,6 +305,24 @@ mod tests {
         }
         assert_eq!(got, written);
         assert!(!streams.is_flowing(number));
+    }
+
+    #[test]
+    fn the_pipes_of_a_stream_become_wide_when_it_has_much_to_say() {
+        let (poll, mut streams) = (Poll::new().unwrap(), Streams::default());
+        let ((source, writer), (reader, sink)) = (pipe(), pipe());
+        let number = streams.add(&poll, Stream::new(Way::Out, source, sink, None)).unwrap();
+        let usual = fcntl_getpipe_size(&writer).unwrap();
+        write(&writer, &[7; 4096]).unwrap();
+        settle(&poll, &mut streams);
+        assert_eq!([&writer, &reader].map(|fd| fcntl_getpipe_size(fd).unwrap()), [usual; 2]);
+        let mut buffer = vec![0; ROOM];
+        read(&reader, &mut buffer[..]).unwrap();
+        write(&writer, &buffer[..MUCH]).unwrap();
+        settle(&poll, &mut streams);
+        assert_eq!([&writer, &reader].map(|fd| fcntl_getpipe_size(fd).unwrap()), [ROOM; 2]);
+        assert!(streams.is_flowing(number));
+        assert_eq!(read(&reader, &mut buffer[..]), Ok(MUCH));
     }
 
     #[test]

@@ -20,10 +20,13 @@ use crate::poll::{Interest, Poll, Token};
 use crate::server::Server;
 use crate::service::Pending;
 use crate::start::{LISTENER, TTRPC_ADDRESS};
-use crate::task::{Containers, Drain, Exit};
+use crate::task::{Containers, Drain, Exit, Logger};
 
 /// How long the last events may take when all else is over.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long nothing has to happen before memory that was needed is given back.
+const QUIET: Duration = Duration::from_secs(3);
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
@@ -41,12 +44,14 @@ pub struct Daemon {
     /// The pod that this shim keeps, if it was asked to.
     pub(crate) pod: Option<Pod>,
     pub(crate) drains: Vec<Drain>,
-    pub(crate) loggers: Vec<(u32, Instant)>,
+    pub(crate) loggers: Vec<Logger>,
     pub(crate) namespace: String,
     /// The last number that was given to a container's memory.
     pub(crate) memories: u32,
     /// Nothing is left to be done but to go.
     pub(crate) leaving: bool,
+    /// When to give memory back, if nothing happens before.
+    trim_at: Option<Instant>,
     /// What is less important than this is not said.
     pub(crate) level: i32,
     signals: Signals,
@@ -98,6 +103,7 @@ impl Daemon {
             namespace: namespace.to_owned(),
             memories: 0,
             leaving: false,
+            trim_at: None,
             level: log::INFO,
             signals,
             log: None,
@@ -117,6 +123,12 @@ impl Daemon {
                 }
             }
             self.poll.wait(self.timeout(farewell), &mut ready)?;
+            if !ready.is_empty() {
+                self.trim_at = Some(Instant::now() + QUIET);
+            } else if self.trim_at.is_some_and(|at| at <= Instant::now()) {
+                self.trim_at = None;
+                orlop_sys::heap::trim();
+            }
             for (token, what) in ready.drain(..) {
                 self.turn(token, what);
             }
@@ -147,9 +159,9 @@ impl Daemon {
     /// Until when to sleep, if nothing happens.
     fn timeout(&self, farewell: Option<Instant>) -> Option<Duration> {
         let drains = self.drains.iter().map(|drain| drain.deadline);
-        let loggers = self.loggers.iter().map(|(_, deadline)| *deadline);
+        let loggers = self.loggers.iter().map(|logger| logger.until);
         let memories = self.containers.0.values().filter_map(|container| container.memory.as_ref()?.again);
-        let others = [self.streams.deadline(), self.events.deadline(), farewell];
+        let others = [self.streams.deadline(), self.events.deadline(), self.trim_at, farewell];
         let next = drains.chain(loggers).chain(memories).chain(others.into_iter().flatten()).min()?;
         // A little late rather than a little early, and again.
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
@@ -177,7 +189,7 @@ impl Daemon {
                 None => {
                     // A job that was finished just now, a program that took output, or an orphan.
                     let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-                    self.loggers.retain(|(logger, _)| *logger != number);
+                    self.loggers.retain(|logger| logger.pid != number);
                     if let Some((id, exec)) = self.containers.forget_logger(number) {
                         self.lost_logger(&id, &exec);
                     }

@@ -4,7 +4,7 @@ use orlop_sys::process::{Strings, borrow_fd, close_range, dup_to, execve, reset_
 use orlop_sys::rustix::event::{PollFd, PollFlags, Timespec, poll};
 use orlop_sys::rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, mkdirat, openat};
 use orlop_sys::rustix::io::{fcntl_dupfd_cloexec, read, write};
-use orlop_sys::rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use orlop_sys::rustix::pipe::{PipeFlags, pipe_with};
 use orlop_sys::rustix::process::set_parent_process_death_signal;
 use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
 
@@ -14,9 +14,6 @@ use crate::ttrpc::{Code, Status};
 
 /// How long a logging program may take to be ready.
 const READY: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
-
-/// How much of the output a pipe may hold. Memory is only taken for what it does hold.
-const ROOM: usize = 256 << 10;
 
 /// What an engine says of a process's streams.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,10 +128,6 @@ impl Stdio {
                 Place::Fifo(path) => match fifo(path) {
                     Ok((reader, writer)) => {
                         let (ours, theirs) = pipe(owner).map_err(failed("pipe"))?;
-                        for pipe in [&ours, &writer] {
-                            // Best effort: fewer turns for the same bytes.
-                            let _ = fcntl_setpipe_size(pipe, ROOM);
-                        }
                         *process = theirs;
                         nonblocking(&ours).map_err(failed("pipe"))?;
                         stdio.streams.push(Stream::new(Way::Out, ours, writer, Some(reader)));

@@ -26,6 +26,8 @@ mod idmap;
 
 /// The longest value that the kernel takes for one option, without its NUL.
 const LONGEST: usize = 255;
+/// How much mount(2) takes of a file system's own options, without the NUL.
+const LONGEST_DATA: usize = 4095;
 /// How often a free loop device is looked for, while others do the same.
 const TRIES: usize = 100;
 
@@ -333,21 +335,26 @@ impl Loop {
 }
 
 /// Mounts an overlay by mount(2), which takes a page of options: the layers are named from the directory that leads to
-/// all of them.
+/// all of them or, if that is too long still, by the numbers of descriptors.
 fn overlay_by_names(options: &Options<'_>, place: &OwnedFd) -> Result<(), Errno> {
     let lower = options.data.iter().find_map(|(key, value)| value.filter(|_| *key == "lowerdir"));
     let layers = split_layers(lower.unwrap_or_default());
-    let directory = common_directory(&layers);
+    let mut directory = common_directory(&layers);
     let escape = |layer: &str| layer.replace('\\', "\\\\").replace(':', "\\:");
     let names = layers.iter().map(|layer| escape(layer.strip_prefix(directory).unwrap_or(layer)));
-    let mut data = format!("lowerdir={}", names.collect::<Vec<_>>().join(":"));
-    for (key, value) in options.data.iter().filter(|(key, _)| *key != "lowerdir") {
-        data.push(',');
-        data.push_str(key);
-        if let Some(value) = value {
-            data.push('=');
-            data.push_str(value);
+    let mut data = overlay_data(options, names);
+    // They have to live until they have been looked up.
+    let mut held = Vec::new();
+    if data.len() > LONGEST_DATA {
+        for layer in &layers {
+            held.push(openat(CWD, layer.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
         }
+        directory = "/proc/self/fd";
+        data = overlay_data(options, held.iter().map(|fd| fd.as_raw_fd().to_string()));
+    }
+    if data.len() > LONGEST_DATA {
+        // The kernel would cut it, and say something about the rest.
+        return Err(Errno::TOOBIG);
     }
     let data = CString::new(data).map_err(|_| Errno::INVAL)?;
     let target = path_of(place);
@@ -365,6 +372,20 @@ fn overlay_by_names(options: &Options<'_>, place: &OwnedFd) -> Result<(), Errno>
     let mounted = mount("overlay", target.as_str(), "overlay", flags, Some(data.as_c_str()));
     chdir("/")?;
     mounted
+}
+
+/// The options of an overlay whose layers have these names.
+fn overlay_data(options: &Options<'_>, names: impl Iterator<Item = String>) -> String {
+    let mut data = format!("lowerdir={}", names.collect::<Vec<_>>().join(":"));
+    for (key, value) in options.data.iter().filter(|(key, _)| *key != "lowerdir") {
+        data.push(',');
+        data.push_str(key);
+        if let Some(value) = value {
+            data.push('=');
+            data.push_str(value);
+        }
+    }
+    data
 }
 
 /// The longest directory that leads to all of them, with the slash at its end; none unless all are absolute.
@@ -437,36 +458,39 @@ mod tests {
         if !orlop_sys::rustix::process::geteuid().is_root() {
             return println!("SKIP: needs root");
         }
-        let dir = std::path::PathBuf::from(format!("/tmp/orlop-overlay-{}", std::process::id()));
-        let layers: Vec<_> = (0..40).map(|n| dir.join(format!("{n}:{}", "long".repeat(20)))).collect();
-        for (n, layer) in layers.iter().enumerate() {
-            fs::create_dir_all(layer).unwrap();
-            fs::write(layer.join(format!("l{n}")), "").unwrap();
-        }
-        for name in ["upper", "work", "root"] {
-            fs::create_dir(dir.join(name)).unwrap();
-        }
-        let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-        let lower: Vec<_> = layers.iter().map(|layer| layer.to_str().unwrap().replace(':', "\\:")).collect();
-        let words = [
-            format!("lowerdir={}", lower.join(":")),
-            format!("upperdir={}", path("upper")),
-            format!("workdir={}", path("work")),
-            "nodev".to_owned(),
-        ];
-        assert!(words[0].len() > 4096);
         // A mount namespace, and a working directory, of this thread's own.
         unshare(flag::NEWNS).unwrap();
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-        let place = openat(CWD, path("root"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        let options = mount_options::parse(words.iter().map(String::as_str));
-        overlay_by_names(&options, &place).unwrap();
-        for n in [0, 39] {
-            assert!(fs::metadata(dir.join(format!("root/l{n}"))).is_ok());
+        // The names of the second are too long also from the directory that leads to them.
+        for (count, long) in [(40, 20), (400, 10), (400, 50)] {
+            let dir = std::path::PathBuf::from(format!("/tmp/orlop-overlay-{}-{count}-{long}", std::process::id()));
+            let layers: Vec<_> = (0..count).map(|n| dir.join(format!("{n}:{}", "long".repeat(long)))).collect();
+            for (n, layer) in layers.iter().enumerate() {
+                fs::create_dir_all(layer).unwrap();
+                fs::write(layer.join(format!("l{n}")), "").unwrap();
+            }
+            for name in ["upper", "work", "root"] {
+                fs::create_dir(dir.join(name)).unwrap();
+            }
+            let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+            let lower: Vec<_> = layers.iter().map(|layer| layer.to_str().unwrap().replace(':', "\\:")).collect();
+            let words = [
+                format!("lowerdir={}", lower.join(":")),
+                format!("upperdir={}", path("upper")),
+                format!("workdir={}", path("work")),
+                "nodev".to_owned(),
+            ];
+            assert!(words[0].len() > 4096);
+            let place = openat(CWD, path("root"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            let options = mount_options::parse(words.iter().map(String::as_str));
+            overlay_by_names(&options, &place).unwrap();
+            for n in [0, count - 1] {
+                assert!(fs::metadata(dir.join(format!("root/l{n}"))).is_ok());
+            }
+            let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+            assert!(mounts.lines().any(|line| line.contains(&path("root")) && line.contains("nodev")), "{mounts}");
+            assert!(unmount_all(&path("root")));
+            fs::remove_dir_all(&dir).unwrap();
         }
-        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
-        assert!(mounts.lines().any(|line| line.contains(&path("root")) && line.contains("nodev")), "{mounts}");
-        assert!(unmount_all(&path("root")));
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -434,6 +434,30 @@ mod tests {
     }
 
     #[test]
+    fn a_spoilt_request_is_read_or_refused() {
+        let range = Message::new().number(1, 1000u32).number(3, 65536u32);
+        let users = Message::new().message(2, &range).message(3, &range);
+        let sysctl = Message::new().text(1, "net.ipv4.ip_forward").text(2, "1");
+        let config = config(&Message::new().message(5, &users), Message::new().message(3, &sysctl));
+        let good = request(&config.message(4, &Message::new().text(1, "192.0.2.1")), "/run/netns/x").0;
+        let read = |bytes: &[u8]| match CreateSandbox::read(bytes) {
+            Ok(request) => Pod::of(&request).is_ok(),
+            Err(_) => false,
+        };
+        assert!(read(&good));
+        let mut refused = 0;
+        for at in 0..good.len() {
+            refused += u32::from(!read(&good[..at]));
+            for byte in [0, 0x7f, 0x80, 0xff] {
+                let mut spoilt = good.clone();
+                spoilt[at] = byte;
+                refused += u32::from(!read(&spoilt));
+            }
+        }
+        assert!(refused > 100, "{refused}");
+    }
+
+    #[test]
     fn what_no_pod_can_be_is_refused() {
         let refused = |message: &Message| Pod::of(&CreateSandbox::read(&message.0).unwrap()).unwrap_err().code;
         assert_eq!(refused(&Message::new().text(1, "../p").text(2, "/b")), Code::Unknown);

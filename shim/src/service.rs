@@ -26,13 +26,13 @@ use crate::sandbox;
 use crate::server::Caller;
 use crate::start::{read_file, write_file};
 use crate::stats;
-use crate::task::{self, Container, Drain, Exit, Memory, Pause, Phase, Process, Wish};
+use crate::task::{self, Container, Drain, Exit, Logger, Memory, Pause, Phase, Process, Wish};
 use crate::ttrpc::{Code, Request, Status};
 use crate::wire::Message;
 
 /// How long a delete waits for output that is on its way.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a program that takes output may go on after its process's end.
+/// How long a program that takes output may go on after its process's end, before it is asked to end, and then killed.
 const LOGGER: Duration = Duration::from_secs(12);
 
 /// How many calls may wait for the end of a create.
@@ -991,8 +991,9 @@ impl Daemon {
         for number in process.streams {
             self.streams.remove(&self.poll, number);
         }
-        if process.logger != 0 && signal(process.logger, TERM).is_ok() {
-            self.loggers.push((process.logger, Instant::now() + LOGGER));
+        if process.logger != 0 {
+            // It has found the end of its input, or will; what it has not dealt with yet shall not be lost.
+            self.loggers.push(Logger { pid: process.logger, until: Instant::now() + LOGGER, then: TERM });
         }
     }
 
@@ -1012,12 +1013,15 @@ impl Daemon {
     /// Ends programs that took output and have had their time.
     pub fn end_loggers(&mut self) {
         let now = Instant::now();
-        self.loggers.retain(|(pid, deadline)| {
-            if *deadline <= now {
-                // Gone, if it fails.
-                let _ = signal(*pid, KILL);
+        self.loggers.retain_mut(|logger| {
+            if logger.until > now {
+                return true;
             }
-            *deadline > now
+            // Gone, if it fails.
+            let lives = signal(logger.pid, logger.then).is_ok();
+            let asked = logger.then == TERM;
+            (logger.until, logger.then) = (now + LOGGER, KILL);
+            lives && asked
         });
     }
 }

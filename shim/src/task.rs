@@ -280,6 +280,17 @@ fn not_created() -> Status {
     Status::new(Code::NotFound, "container not created: not found")
 }
 
+/// A program that took the output of a process that is no more.
+#[derive(Debug, Clone, Copy)]
+pub struct Logger {
+    /// Its pid.
+    pub pid: u32,
+    /// Until when it is left alone.
+    pub until: Instant,
+    /// What it is sent then.
+    pub then: i32,
+}
+
 /// A delete that waits until what the process has written is on its way.
 #[derive(Debug)]
 pub struct Drain {

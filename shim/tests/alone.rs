@@ -434,6 +434,59 @@ fn what_ended_unseen_is_said_to_be_unknown_and_its_policy_holds() {
 }
 
 #[test]
+fn an_input_stays_open_when_a_monitor_dies_and_reaches_the_container_through_the_next() {
+    if skipped() {
+        return;
+    }
+    let place = Place::new("while read line; do echo got $line; done; echo end");
+    place.detached(&["-i"]);
+    place.kill_monitor();
+    thread::sleep(Duration::from_millis(100));
+    place.ok(&["reattach", "c1"]);
+    let mut child = place.command(&["attach", "c1"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"one\ntwo\n").unwrap();
+    place.wait_for_log("got one\ngot two\n");
+    // The end of one client's input is not that of the container's.
+    assert_eq!(place.status(), "running");
+    assert!(!place.ok(&["logs", "c1"]).contains("end"));
+    place.ok(&["kill", "c1"]);
+    assert_eq!(text(&child.wait_with_output().unwrap().stdout), "got one\ngot two\n");
+}
+
+#[test]
+fn a_pause_before_a_restart_is_taken_up_by_the_next_monitor() {
+    if skipped() {
+        return;
+    }
+    let place = Place::new("echo run; exit 1");
+    place.detached(&["--restart", "on-failure:5"]);
+    place.wait_for("a longer pause", |d| d["RestartCount"] == 3 && d["State"]["Status"] == "restarting");
+    place.kill_monitor();
+    assert_eq!(place.status(), "dead");
+    place.ok(&["reattach", "--all"]);
+    assert_eq!(place.wait()["RestartCount"], 5);
+    assert_eq!(place.ok(&["logs", "c1"]), "run\n".repeat(6));
+}
+
+#[test]
+fn two_commands_do_not_keep_the_same_container_twice() {
+    if skipped() {
+        return;
+    }
+    let place = Place::new("sleep 1000");
+    place.detached(&["--stop-timeout", "0"]);
+    place.kill_monitor();
+    let all: Vec<Child> = (0..4)
+        .map(|_| place.command(&["reattach", "c1"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        .collect();
+    let kept = all.into_iter().filter_map(|mut child| child.wait().ok()).filter(|status| status.success()).count();
+    assert!(kept >= 1);
+    let monitor = place.pid("MonitorPid");
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    assert_eq!(locks.lines().filter(|line| line.contains(&format!(" {monitor} "))).count(), 1, "{locks}");
+}
+
+#[test]
 fn who_follows_sees_every_line_over_all_rotations() {
     if skipped() {
         return;
@@ -518,11 +571,19 @@ fn a_terminal_has_our_size_and_is_left_and_joined_again() {
     if skipped() {
         return;
     }
+    for terminal in ["config", "option"] {
+        terminal_by(terminal);
+    }
+}
+
+/// With a terminal of config.json, or of the command line.
+fn terminal_by(whom: &str) {
     let place = Place::with("stty size; while read line; do echo got $line; done; exit 4", |config| {
-        config["process"]["terminal"] = json!(true);
+        config["process"]["terminal"] = json!(whom == "config");
     });
     let bundle = place.path("b");
-    let mut first = Terminal::new(place.command(&["run", "-i", "-b", &bundle, "c1"]));
+    let options = if whom == "config" { "-i" } else { "-it" };
+    let mut first = Terminal::new(place.command(&["run", options, "-b", &bundle, "c1"]));
     first.expect("30 99");
     first.type_in(b"one\r");
     first.expect("got one");

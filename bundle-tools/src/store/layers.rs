@@ -19,6 +19,17 @@ use crate::ingest;
 use crate::layer::{Kind, Layer};
 use crate::worker::{Heard, Jail, Task, Worker};
 
+/// Hears of a layer that comes in.
+pub trait Watch: Sync {
+    /// So many bytes of its plain tar are there by now.
+    fn unpacked(&self, _bytes: u64) {}
+    /// Something of it was left out that somebody may miss.
+    fn noted(&self, _note: &str) {}
+}
+
+/// Nobody listens.
+impl Watch for () {}
+
 /// What is known of a layer without reading its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerInfo {
@@ -90,14 +101,14 @@ pub(super) fn chain_id(diff_ids: &[Digest]) -> Digest {
 
 impl Store {
     /// Receives the layer `descriptor` whole: its blob, by what `fetch` writes (it is not called if the blob is there), and
-    /// at the same time the tar and the table of it. `progress` hears of the bytes of the tar, from another thread.
+    /// at the same time the tar and the table of it. `watch` hears of it from another thread.
     pub fn receive_layer(
         &self,
         lease: &Lease,
         descriptor: &Descriptor,
         diff_id: Option<Digest>,
         fetch: impl FnOnce(&mut Incoming<'_>) -> Result<()>,
-        progress: &(dyn Fn(u64) + Sync),
+        watch: &dyn Watch,
     ) -> Result<LayerInfo> {
         let kind = LayerType::of(&descriptor.media_type)
             .ok_or_else(|| Error::unsupported(format!("layer of the media type {:?}", descriptor.media_type)))?;
@@ -117,7 +128,7 @@ impl Store {
         }
         let feed = incoming.feed()?;
         std::thread::scope(|scope| {
-            let added = scope.spawn(|| self.add_layer(lease, feed, diff_id, progress));
+            let added = scope.spawn(|| self.add_layer(lease, feed, diff_id, watch));
             let received = receive(incoming);
             let added = added.join().unwrap_or_else(|_| Err(Error::invalid("a thread failed")));
             received.and(added)
@@ -132,9 +143,9 @@ impl Store {
         _lease: &Lease,
         mut blob: Feed,
         diff_id: Option<Digest>,
-        progress: &(dyn Fn(u64) + Sync),
+        watch: &dyn Watch,
     ) -> Result<LayerInfo> {
-        let added = self.try_add_layer(&mut blob, diff_id, progress).map_err(|e| match diff_id {
+        let added = self.try_add_layer(&mut blob, diff_id, watch).map_err(|e| match diff_id {
             Some(diff_id) => e.context(format!("layer {diff_id}")),
             None => e.context("layer"),
         });
@@ -144,12 +155,7 @@ impl Store {
         added
     }
 
-    fn try_add_layer(
-        &self,
-        blob: &mut Feed,
-        diff_id: Option<Digest>,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<LayerInfo> {
+    fn try_add_layer(&self, blob: &mut Feed, diff_id: Option<Digest>, watch: &dyn Watch) -> Result<LayerInfo> {
         // Held to the end, by whoever is first. What it says is nothing, but that it is locked.
         let claim = diff_id.map(|diff_id| Claim::of(self, format!("layer-{}", diff_id.hex()))).transpose()?;
         if let Some(there) = diff_id.map(|diff_id| self.layer_info(&diff_id)).transpose()?.flatten() {
@@ -157,7 +163,7 @@ impl Store {
         }
         let (tar, mut table) = (Scratch::new(&self.incoming)?, Scratch::new(&self.incoming)?);
         let task = ingest::Task::of(blob.size, self.max_layer);
-        let (done, digest, size) = self.inflate(task, blob, &tar, &table, progress)?;
+        let (done, digest, size) = self.inflate(task, blob, &tar, &table, watch)?;
         // The worker is gone, so what is read from here on stays as it is.
         let (blob_digest, blob_size) = blob.verified()?;
         let plain = done.compression == Compression::None;
@@ -168,6 +174,7 @@ impl Store {
         if let Some(there) = self.layer_info(&digest)? {
             return Ok(there);
         }
+        done.notes.iter().for_each(|note| watch.noted(note));
         let info = seal_table(&mut table, digest, size)?;
         let tar = if plain { Scratch::link(&self.incoming, &self.blobs, &blob_digest.hex())? } else { tar };
         tar.sync()?;
@@ -188,17 +195,17 @@ impl Store {
         blob: &mut Feed,
         tar: &Scratch,
         table: &Scratch,
-        progress: &(dyn Fn(u64) + Sync),
+        watch: &dyn Watch,
     ) -> Result<(ingest::Done, Digest, u64)> {
         let most = task.max_output;
         let ((from, to), to_table) = (pipe()?, table.append()?);
         let bytes = blob.bytes()?;
         let mut worker = Worker::start(&Task::Ingest(task), &[&bytes, &to, &to_table].map(AsFd::as_fd), Jail::Nothing)?;
         drop((bytes, to, to_table));
-        let done = receive(from, &tar.file, most, progress).and_then(|(digest, size)| {
+        let done = receive(from, &tar.file, most, watch).and_then(|(digest, size)| {
             loop {
                 match worker.hear()? {
-                    Heard::Progress(scanned) => progress(scanned),
+                    Heard::Progress(scanned) => watch.unpacked(scanned),
                     Heard::Done(done) => return Ok((done, digest, size)),
                 }
             }
@@ -210,7 +217,7 @@ impl Store {
     /// A table, made anew from a plain tar of this digest.
     pub(super) fn scan_again(&self, mut tar: Feed) -> Result<Scratch> {
         let (none, mut table) = (Scratch::new(&self.incoming)?, Scratch::new(&self.incoming)?);
-        self.inflate(ingest::Task::again(), &mut tar, &none, &table, &|_| {})?;
+        self.inflate(ingest::Task::again(), &mut tar, &none, &table, &())?;
         let (digest, size) = tar.verified()?;
         seal_table(&mut table, digest, size)?;
         Ok(table)
@@ -346,7 +353,7 @@ pub(super) fn pipe() -> Result<(File, File)> {
 }
 
 /// Takes in the tar that a worker writes, up to `most` bytes: its digest and its length.
-fn receive(from: File, tar: &File, most: u64, progress: &dyn Fn(u64)) -> Result<(Digest, u64)> {
+fn receive(from: File, tar: &File, most: u64, watch: &dyn Watch) -> Result<(Digest, u64)> {
     let mut behind = Behind::new(tar, 0)?;
     let (mut hasher, mut size) = (Hasher::default(), 0);
     loop {
@@ -361,7 +368,7 @@ fn receive(from: File, tar: &File, most: u64, progress: &dyn Fn(u64)) -> Result<
             // The worker's own bound comes first, unless it is not itself any more.
             return Err(Error::invalid(format!("the layer is longer than {most} bytes")));
         }
-        progress(size);
+        watch.unpacked(size);
     }
 }
 

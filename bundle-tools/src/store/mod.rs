@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 pub use gc::{Freed, Prune};
 pub use images::{Found, Image};
 pub use incoming::{Blob, Feed, Incoming};
-pub use layers::LayerInfo;
+pub use layers::{LayerInfo, Watch};
 pub use lock::Lease;
 pub use refs::Ref;
 pub use usage::{ImageUsage, Sum, Usage};

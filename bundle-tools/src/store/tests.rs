@@ -44,7 +44,7 @@ fn receive_as(store: &Store, descriptor: &Descriptor, blob: &[u8], diff_id: Opti
         let have = usize::try_from(incoming.have()).unwrap();
         blob[have..].chunks(1000).try_for_each(|chunk| incoming.write(chunk))
     };
-    store.receive_layer(&lease, descriptor, diff_id, fetch, &|_| {})
+    store.receive_layer(&lease, descriptor, diff_id, fetch, &())
 }
 
 /// Puts an image of these layers (their blobs and diff ids) under `name`.
@@ -178,11 +178,11 @@ fn a_download_that_was_cut_off_is_continued() {
             assert_eq!(incoming.have(), half as u64);
             incoming.write(&blob[half..])
         },
-        &|_| {},
+        &(),
     );
     assert_eq!(info.unwrap().tar_size, content.len() as u64);
     // Once more there is nothing to fetch.
-    let again = store.receive_layer(&lease, &descriptor, None, |_| Err(Error::invalid("fetched")), &|_| {});
+    let again = store.receive_layer(&lease, &descriptor, None, |_| Err(Error::invalid("fetched")), &());
     assert_eq!(again.unwrap(), info_of(&store, &content));
 }
 
@@ -208,7 +208,7 @@ fn a_server_that_cannot_continue_starts_over() {
             incoming.restart()?;
             incoming.write(&content)
         },
-        &|_| {},
+        &(),
     );
     assert_eq!(info.unwrap().diff_id, Digest::of(&content));
 }
@@ -232,7 +232,7 @@ fn a_server_that_starts_over_in_the_middle_has_to_say_the_same_again() {
             incoming.write(&content[10..])
         };
         let descriptor = Descriptor::of(media::LAYER, &content);
-        let got = store.receive_layer(&lease, &descriptor, Some(Digest::of(&content)), fetch, &|_| {});
+        let got = store.receive_layer(&lease, &descriptor, Some(Digest::of(&content)), fetch, &());
         match right {
             true => assert_eq!(got.unwrap(), info_of(&store, &content)),
             false => {
@@ -260,7 +260,7 @@ fn several_at_once_make_a_layer_once() {
                     fetched.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     incoming.write(&blob)
                 };
-                store.receive_layer(&lease, &descriptor, Some(Digest::of(&content)), fetch, &|_| {}).unwrap();
+                store.receive_layer(&lease, &descriptor, Some(Digest::of(&content)), fetch, &()).unwrap();
             });
         }
     });

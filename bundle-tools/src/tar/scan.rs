@@ -15,6 +15,7 @@
 //! archive is not looked at, as nobody does. A missing end is fine where an entry ends.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::mem;
 
 use base64::Engine as _;
@@ -64,6 +65,8 @@ pub struct Scanner {
     entries: u64,
     /// The entry that `skip` belongs to, for an error at the end.
     pending: Pending,
+    /// Attributes that a host's administrator has given and that are no image's: how often, and where first.
+    trusted: BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -130,7 +133,19 @@ impl Scanner {
             held: Vec::new(),
             entries: 0,
             pending: Pending::default(),
+            trusted: BTreeMap::new(),
         }
+    }
+
+    /// What was left out that somebody may miss: `trusted.x: not kept on 3 names ("etc/x")`. Other attributes that are the
+    /// host's business ([`xattr::policy`]) are in every archive of some hosts, and nobody misses them.
+    pub fn left_out(&self) -> Vec<String> {
+        let shown = |text: &[u8], most| text.get(..most).unwrap_or(text).escape_ascii().to_string();
+        let line = |(name, (count, first)): (&Vec<u8>, &(u64, Vec<u8>))| {
+            let names = if *count == 1 { "name" } else { "names" };
+            format!("{}: not kept on {count} {names} (\"{}\")", shown(name, 64), shown(first, 200))
+        };
+        self.trusted.iter().map(line).collect()
     }
 
     /// Takes the next bytes. After an error nothing but errors follow.
@@ -362,6 +377,12 @@ impl Scanner {
                 None => Time { sec: header.number(136, 12)?, nsec: 0 },
             },
         };
+        for attribute in pax.xattrs.iter().filter(|attribute| attribute.name.starts_with(b"trusted.")) {
+            // After some different ones, further ones are no news.
+            if self.trusted.len() < 10 || self.trusted.contains_key(&attribute.name) {
+                self.trusted.entry(attribute.name.clone()).or_insert_with(|| (0, path.clone())).0 += 1;
+            }
+        }
         let xattrs = self.attributes(pax.xattrs, plain)?;
         let target = || match (&link, &pax.linkpath) {
             (Some(target), _) | (None, Some(target)) => &target[..],

@@ -133,7 +133,7 @@ fn within(path: &[u8], target: &[u8]) -> Option<Vec<u8>> {
 
 /// The plain tar of the compressed one at `path`, and its table.
 fn inflated(store: &Store, path: &Path) -> Result<(File, Layer)> {
-    let diff_id: Digest = crate::pull::add_file(store, path, &|_| ())?.1.diff_id;
+    let diff_id: Digest = crate::pull::add_file(store, path, &())?.1.diff_id;
     store.layer(&diff_id)?.ok_or_else(|| Error::not_found("collected while it was read"))
 }
 

@@ -194,7 +194,7 @@ fn the_walk_through_with_docker_20_10_buildkit_and_a_path() {
 
 #[test]
 fn the_walk_through_with_docker_26() {
-    the_walk(Release::Trixie, Way::Type, Builder::Classic);
+    the_walk(Release::Trixie, Way::Type, Builder::BuildKit);
 }
 
 #[test]

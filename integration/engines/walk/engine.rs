@@ -130,6 +130,15 @@ impl Kind {
         dockerfile.lines().filter(|line| !line.is_empty()).filter(is).count()
     }
 
+    /// How many steps of a Dockerfile are said to be from the cache even if none shall be.
+    pub(super) fn always_cached(self, dockerfile: &str) -> usize {
+        match self {
+            // A folder is nothing to make anew.
+            Self::Docker(Builder::BuildKit) => dockerfile.lines().filter(|line| line.starts_with("WORKDIR")).count(),
+            Self::Docker(Builder::Classic) | Self::Podman => 0,
+        }
+    }
+
     /// 512 MiB as `stats` prints a limit.
     pub(super) fn half_a_gibibyte(self) -> &'static str {
         match self {
@@ -247,6 +256,15 @@ impl Engine<'_> {
             }
             assert!(Instant::now() < give_up, "port {port}, {path}: {got:?} and not {want:?}");
             sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// Lets go of layers that only the builder still has.
+    #[track_caller]
+    pub(super) fn forget_builds(&self) {
+        match self.kind {
+            Kind::Docker(Builder::BuildKit) => drop(self.must(&["builder", "prune", "-a", "-f"])),
+            Kind::Docker(Builder::Classic) | Kind::Podman => drop(self.must(&["image", "prune", "-f"])),
         }
     }
 

@@ -73,7 +73,7 @@ pub(super) fn registry(engine: &Engine) {
 
     let ids = [ONE, TWO].map(|name| engine.image_id(name));
     engine.must(&["rmi", ONE, TWO]);
-    engine.must(&["image", "prune", "-f"]);
+    engine.forget_builds();
     const BLOBS: &str = "/blobs/sha256:";
     assert_eq!(moved(&with("pull", &[ONE]), "GET", BLOBS), 3, "all but the base");
     assert_eq!(moved(&with("pull", &[TWO]), "GET", BLOBS), 2, "one layer and a configuration were missing");

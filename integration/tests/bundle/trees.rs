@@ -96,6 +96,35 @@ fn a_layer_upon_another_is_what_umoci_and_containerd_make_of_it() {
 }
 
 #[test]
+fn attributes_of_a_hosts_administrator_are_left_out_in_both_backends_and_it_is_said() {
+    let Some(tool) = Tool::new("trusted") else { return };
+    let mut layout = Layout::new(tool.dir.join("layout"));
+    let layer = layout.layer(Packing::Gzip, |tar| {
+        let xattrs: &[(&[u8], &[u8])] = &[(b"trusted.md5", b"x"), (b"user.kept", b"y"), (b"security.selinux", b"z")];
+        tar.entry(&Entry { xattrs, ..Entry::new(flag::FILE, b"one") }, b"");
+        tar.entry(&Entry { xattrs, ..Entry::new(flag::FILE, b"two") }, b"");
+    });
+    let image = layout.image("t", &[layer], recipes::shell());
+    let said = tool.run(&["pull", &layout.name("t")]).must().err;
+    let notes: Vec<_> = said.lines().filter(|line| line.contains("not kept")).collect();
+    assert!(
+        matches!(notes.as_slice(), [one] if one.ends_with(": trusted.md5: not kept on 2 names (\"one\")")),
+        "{said}"
+    );
+    let tree = both(&tool, &image.id);
+    assert_eq!(tree.nodes[&b"one"[..]].xattrs.keys().collect::<Vec<_>>(), ["user.kept"]);
+    assert!(!tool.run(&["pull", "-q", &layout.name("t")]).must().err.contains("not kept"));
+    // An import says it too.
+    let archive = tool.path("trusted.tar");
+    write(Path::new(&archive), |tar| {
+        let xattrs: &[(&[u8], &[u8])] = &[(b"trusted.overlay.opaque", b"y")];
+        tar.entry(&Entry { xattrs, ..Entry::new(flag::DIRECTORY, b"dir") }, b"");
+    });
+    let said = tool.run(&["import", &archive, "x:1"]).must().err;
+    assert!(said.contains("trusted.overlay.opaque: not kept on 1 name (\"dir\")"), "{said}");
+}
+
+#[test]
 fn holes_stay_holes_in_a_directory() {
     let Some(tool) = Tool::new("holes") else { return };
     let mut layout = Layout::new(tool.dir.join("layout"));

@@ -11,6 +11,8 @@ use orlop::{create, delete, pause, request, start};
 use orlop_sys::signal::number_of;
 use orlop_sys::tty::{Winsize, tcsetwinsize};
 
+use serde_json::Value;
+
 use super::notify;
 use super::state::Options;
 use crate::job::{self, Done, Outcome};
@@ -31,7 +33,8 @@ pub fn document(bundle: &str) -> Result<Vec<u8>> {
 pub fn read(options: &mut Options) -> Result<()> {
     let spec: Spec = config::parse("config.json", &document(&options.bundle)?)?;
     let Some(process) = &spec.process else { return Err(Error::invalid("config.json: process", "is required")) };
-    options.terminal = process.terminal;
+    options.add_terminal &= !process.terminal;
+    options.terminal = process.terminal || options.add_terminal;
     options.command.clone_from(&process.args);
     options.owner =
         (on_host(&spec.linux.uid_mappings, process.user.uid), on_host(&spec.linux.gid_mappings, process.user.gid));
@@ -99,13 +102,7 @@ impl Place<'_> {
             foreground: self.options.terminal,
             cgroups: request::Cgroups::Cgroupfs,
         };
-        let mut config = document(&self.options.bundle)?;
-        if self.options.notify {
-            // As it is said, before anything is added.
-            config::parse::<Spec>("config.json", &config)?;
-            config = notify::with_socket(&config, self.folder)?;
-        }
-        let created = create::create(&store, &request, &config)?;
+        let created = create::create(&store, &request, &self.document()?)?;
         if let (Some(terminal), Some(size)) = (&created.terminal, size) {
             tcsetwinsize(terminal, size).at(|| "the terminal's size")?;
         }
@@ -116,6 +113,27 @@ impl Place<'_> {
         }
         let pid = created.pid.as_raw_nonzero().get().unsigned_abs();
         Ok(Done { pid, terminal: created.terminal, notes: created.warnings, ..Done::default() })
+    }
+
+    /// config.json, with what the command line has added to it.
+    fn document(&self) -> Result<Vec<u8>> {
+        let bytes = document(&self.options.bundle)?;
+        if !self.options.notify && !self.options.add_terminal {
+            return Ok(bytes);
+        }
+        // What is wrong with it is to be said of what the user has written.
+        config::parse::<Spec>("config.json", &bytes)?;
+        let odd = |e: serde_json::Error| Error::invalid("config.json", e);
+        let mut document: Value = serde_json::from_slice(&bytes).map_err(odd)?;
+        if self.options.add_terminal
+            && let Some(process) = document.get_mut("process").and_then(Value::as_object_mut)
+        {
+            process.insert("terminal".to_owned(), true.into());
+        }
+        if self.options.notify {
+            notify::add_socket(&mut document, self.folder)?;
+        }
+        serde_json::to_vec(&document).map_err(odd)
     }
 
     /// Removes what is left of it, after killing what still runs.

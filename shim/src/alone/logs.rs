@@ -51,6 +51,8 @@ pub struct Logs<'a> {
     query: &'a Query,
     /// The last record of this stream did not end its line.
     open_lines: [bool; 2],
+    /// What is to be handed on, in one piece: of this stream.
+    ready: (Stream, Vec<u8>),
 }
 
 /// Who takes the lines: a stream's bytes. `false` if he wants no more.
@@ -59,7 +61,7 @@ pub type Sink<'a> = dyn FnMut(Stream, &[u8]) -> bool + 'a;
 impl<'a> Logs<'a> {
     /// The log at `path`.
     pub fn new(path: &'a str, format: Format, query: &'a Query) -> Self {
-        Self { path, format, query, open_lines: [false; 2] }
+        Self { path, format, query, open_lines: [false; 2], ready: (Stream::Stdout, Vec::new()) }
     }
 
     /// Hands what is wanted to `sink`. Who follows does so until `alive` says that nothing more will come; `folder` is
@@ -201,11 +203,26 @@ impl<'a> Logs<'a> {
         false
     }
 
-    /// Hands a record on, if it is wanted; `false` if no more is.
+    /// Adds what is wanted to what is handed on together, which is of one stream.
+    fn give(&mut self, stream: Stream, parts: &[&[u8]], sink: &mut Sink<'_>) -> bool {
+        let wanted = self.ready.0 == stream || self.flush(sink);
+        self.ready.0 = stream;
+        parts.iter().for_each(|part| self.ready.1.extend_from_slice(part));
+        wanted
+    }
+
+    /// Hands on what has been gathered.
+    fn flush(&mut self, sink: &mut Sink<'_>) -> bool {
+        let wanted = self.ready.1.is_empty() || sink(self.ready.0, &self.ready.1);
+        self.ready.1.clear();
+        wanted
+    }
+
+    /// Takes a record, if it is wanted; `false` if no more is.
     fn show(&mut self, line: &[u8], sink: &mut Sink<'_>) -> bool {
         let Some(record) = self.format.read(line) else {
             // Half a record, or somebody else's line: shown as it is, since it may be what is looked for.
-            return sink(Stream::Stdout, &[line, b"\n"].concat());
+            return self.give(Stream::Stdout, &[line, b"\n"], sink);
         };
         let Query { since, until, times, .. } = self.query;
         if since.is_some_and(|since| record.time < since) || until.is_some_and(|until| record.time > until) {
@@ -213,16 +230,10 @@ impl<'a> Logs<'a> {
         }
         let [stdout, stderr] = &mut self.open_lines;
         let open = if record.stream == Stream::Stdout { stdout } else { stderr };
-        let mut text = Vec::with_capacity(record.text.len() + 32);
-        if *times && !*open {
-            text.extend_from_slice(record.time.long().replace("+00:00", "Z ").as_bytes());
-        }
-        text.extend_from_slice(&record.text);
-        if record.full {
-            text.push(b'\n');
-        }
+        let time = if *times && !*open { record.time.long().replace("+00:00", "Z ") } else { String::new() };
         *open = !record.full;
-        sink(record.stream, &text)
+        let end: &[u8] = if record.full { b"\n" } else { b"" };
+        self.give(record.stream, &[time.as_bytes(), &record.text, end], sink)
     }
 }
 
@@ -298,6 +309,9 @@ impl Reader {
                 if !logs.show(&line, sink) {
                     return Ok(false);
                 }
+            }
+            if !logs.flush(sink) {
+                return Ok(false);
             }
         }
     }
@@ -423,8 +437,10 @@ mod tests {
         });
         let (seen, query) = (Cell::new(0), Query { follow: true, ..Query::default() });
         let mut sink = |_: Stream, bytes: &[u8]| {
-            assert_eq!(str::from_utf8(bytes).unwrap().trim().parse(), Ok(seen.get()));
-            seen.set(seen.get() + 1);
+            for line in str::from_utf8(bytes).unwrap().lines() {
+                assert_eq!(line.parse(), Ok(seen.get()));
+                seen.set(seen.get() + 1);
+            }
             true
         };
         let alive = || seen.get() < 2000;

@@ -1,6 +1,6 @@
 //! The monitor: one thread that keeps one container, from its first start to its last end.
 //!
-//! What takes time (making, starting, stopping and deleting a container) is done by a child ([`job`](crate::job)), so
+//! What takes time (making, starting, stopping and deleting a container) is done by a child ([`job`]), so
 //! streams and orders are served meanwhile. Whatever happens is in `state.json` before anything follows from it.
 
 use std::time::{Duration, Instant};
@@ -42,6 +42,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 const DISK: Duration = Duration::from_secs(10);
 /// How long the lock may be held by those who only look.
 const LOCK: Duration = Duration::from_secs(2);
+
+/// The status for what could not be done.
+const FAILURE: u8 = 125;
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
@@ -107,6 +110,8 @@ struct Monitor {
     adopted: bool,
     oom: Option<Oom>,
     back_off: BackOff,
+    /// What is made now is made again.
+    is_restart: bool,
     begun: Time,
     started: Instant,
     /// After this it is killed.
@@ -130,17 +135,19 @@ pub fn run(state: &str, id: &str, launch: Launch) -> Result<()> {
     let mut monitor = match begun {
         Ok(monitor) => monitor,
         Err(error) => {
-            report.failed(1, &error.to_string());
+            report.failed(FAILURE, &error.to_string());
             return Ok(());
         }
     };
     let begun = monitor.begin(launch, &report);
-    monitor.report = Some(report);
     match begun {
-        Ok(()) => monitor.serve(),
+        Ok(()) => {
+            monitor.report = Some(report);
+            monitor.serve();
+        }
         Err(error) => {
+            report.failed(FAILURE, &error.to_string());
             monitor.fail(&error.to_string());
-            monitor.doing = Doing::Over;
         }
     }
     monitor.finish();
@@ -204,6 +211,7 @@ impl Monitor {
             adopted: false,
             oom: None,
             back_off: BackOff::default(),
+            is_restart: false,
             begun: Time::now(),
             started: Instant::now(),
             deadline: None,
@@ -326,6 +334,10 @@ impl Monitor {
 
     /// The job that made the container has ended.
     fn made(&mut self, outcome: Outcome) {
+        // Not before: one that dies with us half made is no restart.
+        if std::mem::take(&mut self.is_restart) {
+            self.state.restarts += 1;
+        }
         let done = match outcome {
             Ok(done) => done,
             Err(status) => {
@@ -444,6 +456,12 @@ impl Monitor {
 
     /// The container has ended, or could not be made.
     fn ended(&mut self, code: u8) {
+        // First of all: its pipes are ours alone now, and would die with us.
+        if self.log.again().is_none() && !self.clients.are_behind() {
+            for output in self.outputs.iter_mut().filter(|output| !output.is_ended()) {
+                output.turn(&mut self.log, &mut self.clients);
+            }
+        }
         self.pidfd = None;
         self.deadline = None;
         if let Some(mut oom) = self.oom.take() {
@@ -540,7 +558,7 @@ impl Monitor {
             self.doing = Doing::Over;
             return;
         }
-        self.state.restarts += 1;
+        self.is_restart = true;
         if let Err(error) = self.make() {
             self.fail(&error.to_string());
             self.state.phase = Phase::Exited;
@@ -793,7 +811,9 @@ impl Monitor {
     /// The last thing: nobody finds a door that leads nowhere.
     fn finish(mut self) {
         self.state.monitor = Process::default();
-        self.state.phase = Phase::Exited;
+        if !matches!(self.doing, Doing::Running) {
+            self.state.phase = Phase::Exited;
+        }
         self.save();
         for name in [ATTACH, CTL, NOTIFY, Stream::Stdout.name(), Stream::Stderr.name()] {
             // They are harmless.

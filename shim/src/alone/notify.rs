@@ -73,19 +73,16 @@ pub fn is_ready(text: &str) -> bool {
     text.lines().any(|line| line == "READY=1")
 }
 
-/// config.json with the socket: mounted, and in the environment.
-pub fn with_socket(document: &[u8], folder: &str) -> Result<Vec<u8>> {
-    let odd = |e: serde_json::Error| Error::invalid("config.json", e);
-    let mut document: Value = serde_json::from_slice(document).map_err(odd)?;
+/// Adds the socket to config.json: mounted, and in the environment.
+pub fn add_socket(document: &mut Value, folder: &str) -> Result<()> {
     let mount = json!({
         "destination": INSIDE,
         "type": "bind",
         "source": format!("{folder}/{NOTIFY}"),
         "options": ["bind", "nosuid", "nodev", "noexec"],
     });
-    append(&mut document, "/mounts", mount)?;
-    append(&mut document, "/process/env", json!(format!("NOTIFY_SOCKET={INSIDE}")))?;
-    serde_json::to_vec(&document).map_err(odd)
+    append(document, "/mounts", mount)?;
+    append(document, "/process/env", json!(format!("NOTIFY_SOCKET={INSIDE}")))
 }
 
 /// Adds to a list, which may be missing.
@@ -120,12 +117,11 @@ mod tests {
 
     #[test]
     fn the_socket_is_mounted_after_all_else() {
-        let with = |text: &str| with_socket(text.as_bytes(), "/s/c1").map(|bytes| String::from_utf8(bytes).unwrap());
-        let text = with(r#"{"process":{"env":["A=b"]},"mounts":[{"destination":"/run"}]}"#).unwrap();
-        let document: Value = serde_json::from_str(&text).unwrap();
+        let with = |mut document: Value| add_socket(&mut document, "/s/c1").map(|()| document);
+        let document = with(json!({"process": {"env": ["A=b"]}, "mounts": [{"destination": "/run"}]})).unwrap();
         assert_eq!(document["process"]["env"], json!(["A=b", "NOTIFY_SOCKET=/run/notify.sock"]));
         assert_eq!(document["mounts"][1]["source"], "/s/c1/notify");
-        assert!(with(r#"{"process":{"env":null}}"#).unwrap().contains("NOTIFY_SOCKET"));
-        assert!(with(r#"{"process":{},"mounts":{}}"#).is_err() && with("{}").is_err());
+        assert!(with(json!({"process": {"env": null}})).unwrap().to_string().contains("NOTIFY_SOCKET"));
+        assert!(with(json!({"process": {}, "mounts": {}})).is_err() && with(json!({})).is_err());
     }
 }

@@ -185,11 +185,18 @@ mod tests {
     fn records_are_those_of_conmon_and_docker() {
         assert_eq!(written(Format::K8sFile, b"a b", true), "2026-11-21T08:57:20.005000000+00:00 stderr F a b\n");
         assert_eq!(written(Format::K8sFile, b"", false), "2026-11-21T08:57:20.005000000+00:00 stderr P \n");
-        assert_eq!(
-            written(Format::Json, b"a\t\"<\xc3\xa4\xff\xfe", true),
-            "{\"log\":\"a\\u0009\\\"\\u003c\u{e4}\\ufffd\\ufffd\\n\",\"stream\":\"stderr\",\
-             \"time\":\"2026-11-21T08:57:20.005Z\"}\n"
-        );
+        // As Docker 20.10 has written them.
+        for (text, want) in [
+            (&b"a\tb\"c\\d<e>&f\x01\x7f\r"[..], "a\\u0009b\\\"c\\\\d\\u003ce\\u003e\\u0026f\\u0001\x7f\\r\\n"),
+            (
+                b"\xff\xfe \xc3\xa4 \xe2\x80\xa8 \xf0\x9f\x98\x80 \xed\xa0\x80",
+                "\\ufffd\\ufffd \u{e4} \\u2028 \u{1f600} \\ufffd\\ufffd\\ufffd\\n",
+            ),
+        ] {
+            let want = format!("{{\"log\":\"{want}\",\"stream\":\"stderr\",\"time\":\"2026-11-21T08:57:20.005Z\"}}\n");
+            assert_eq!(written(Format::Json, text, true), want);
+        }
+        assert!(written(Format::Json, b"end", false).starts_with("{\"log\":\"end\",\"stream\""));
         assert_eq!(written(Format::None, b"a", true), "");
     }
 

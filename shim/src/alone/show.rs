@@ -12,12 +12,14 @@ use super::time::Time;
 /// The longest command that a table shows, in characters.
 const COMMAND: usize = 30;
 
-/// A table as Docker sets it: columns are three characters wider than their longest cell, the last is as it is.
+/// A table as Docker sets it: a column is three characters wider than its longest cell, and at least ten; the last is as
+/// it is.
 pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    let mut widths = head.map(|title| title.chars().count());
+    let width = |cell: &str| (cell.chars().count() + 3).max(10);
+    let mut widths = head.map(width);
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+        for (widest, cell) in widths.iter_mut().zip(row) {
+            *widest = (*widest).max(width(cell));
         }
     }
     let mut text = String::new();
@@ -25,7 +27,7 @@ pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
         let mut row = String::new();
         for (width, cell) in widths.iter().zip(cells) {
             // Writing to a string does not fail.
-            let _ = write!(row, "{cell:<width$}   ");
+            let _ = write!(row, "{cell:<width$}");
         }
         text.push_str(row.trim_end());
         text.push('\n');
@@ -136,8 +138,9 @@ mod tests {
     #[test]
     fn a_table_is_as_wide_as_what_is_in_it() {
         let row = |a: &str, b: &str| [a.to_owned(), b.to_owned()];
-        let rows = [row("web", "x"), row("a-long-name", "")];
-        assert_eq!(table(["ID", "STATUS"], &rows), "ID            STATUS\nweb           x\na-long-name\n");
+        let rows = [row("web", "x"), row("db", "")];
+        assert_eq!(table(["ID", "STATUS"], &rows), "ID        STATUS\nweb       x\ndb\n");
+        assert_eq!(table(["ID", "STATUS"], &[row("a-long-name", "x")]), "ID            STATUS\na-long-name   x\n");
     }
 
     #[test]

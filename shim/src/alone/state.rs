@@ -49,6 +49,8 @@ pub struct Options {
     pub once: bool,
     /// It has a terminal.
     pub terminal: bool,
+    /// Although its config.json says that it has none.
+    pub add_terminal: bool,
     /// It is forgotten when it has ended.
     pub remove: bool,
     /// Who owns its pipes: its user, as the host has it.

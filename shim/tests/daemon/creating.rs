@@ -13,7 +13,12 @@ use serde_json::json;
 
 use crate::{BUSYBOX, Client, Place, assert_answers_at_once, skipped, wait_for_end};
 
-/// A container whose create takes this many seconds, in a hook. The number is also by what the hook is found.
+/// A number of seconds that no other process on this machine sleeps for: by it a hook is found.
+fn seconds(about: &str) -> String {
+    format!("{about}{:07}", std::process::id())
+}
+
+/// A container whose create takes this many seconds, in a hook.
 fn slow(seconds: &str) -> Place {
     Place::with(&["sleep", "1000"], |config| {
         config["hooks"] = json!({"createRuntime": [{"path": BUSYBOX, "args": ["sleep", seconds]}]});
@@ -53,10 +58,11 @@ fn questions_are_answered_at_once_while_a_create_takes_its_time() {
     if skipped() {
         return;
     }
-    let mut place = slow("1.5625");
+    let seconds = &seconds("1.5625");
+    let mut place = slow(seconds);
     let mut client = place.start();
     let began = Instant::now();
-    let create = begin(&place, &mut client, "1.5625");
+    let create = begin(&place, &mut client, seconds);
     assert_answers_at_once(|| {
         let state = client.process("State", "").unwrap();
         // Created, and without a pid.
@@ -76,9 +82,10 @@ fn a_signal_that_comes_before_there_is_a_process_is_sent_when_there_is_one() {
     if skipped() {
         return;
     }
-    let mut place = slow("0.53125");
+    let seconds = &seconds("0.53125");
+    let mut place = slow(seconds);
     let mut client = place.start();
-    let create = begin(&place, &mut client, "0.53125");
+    let create = begin(&place, &mut client, seconds);
     // SIGCONT: nothing comes of it, but that it is answered.
     let wait = client.send("Wait", &Message::new().text(1, "c1"));
     let kill = client.send("Kill", &Message::new().text(1, "c1").number(3, 18u32));
@@ -94,10 +101,11 @@ fn a_container_that_is_killed_while_it_is_made_is_not_made() {
     if skipped() {
         return;
     }
-    let mut place = slow("21.125");
+    let seconds = &seconds("21.125");
+    let mut place = slow(seconds);
     place.listen();
     let mut client = place.start();
-    let create = begin(&place, &mut client, "21.125");
+    let create = begin(&place, &mut client, seconds);
     let wait = client.send("Wait", &Message::new().text(1, "c1"));
     let term = client.send("Kill", &Message::new().text(1, "c1").number(3, 15u32));
     let began = Instant::now();
@@ -107,7 +115,7 @@ fn a_container_that_is_killed_while_it_is_made_is_not_made() {
     assert_eq!(client.receive(term).unwrap_err().0, 5);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert_eq!(client.process("State", "").unwrap_err().0, 5);
-    assert_gone(&place, "21.125");
+    assert_gone(&place, seconds);
     assert!(place.heard.lock().unwrap().is_empty());
 }
 
@@ -116,21 +124,23 @@ fn a_create_that_hangs_is_given_up_by_delete_and_its_id_is_free_again() {
     if skipped() {
         return;
     }
-    let mut place = slow("22.125");
+    let seconds = &seconds("22.125");
+    let mut place = slow(seconds);
     let mut client = place.start();
     for _ in 0..2 {
-        let create = begin(&place, &mut client, "22.125");
+        let create = begin(&place, &mut client, seconds);
         let deletes = [
             client.send("Delete", &Message::new().text(1, "c1")),
             client.send("Delete", &Message::new().text(1, "c1")),
         ];
-        for delete in deletes {
-            let deleted = client.receive(delete).unwrap();
-            assert_eq!((number(&deleted, 1), number(&deleted, 2)), (0, 137));
-        }
+        let [first, second] = deletes.map(|delete| client.receive(delete));
+        let deleted = first.unwrap();
+        assert_eq!((number(&deleted, 1), number(&deleted, 2)), (0, 137));
+        // The same, or that it came too late.
+        assert!(second.is_ok_and(|second| second == deleted) || client.process("State", "").unwrap_err().0 == 5);
         assert!(client.receive(create).unwrap_err().1.contains("given up"));
         assert_eq!(client.process("Delete", "").unwrap_err().0, 5);
-        assert_gone(&place, "22.125");
+        assert_gone(&place, seconds);
     }
 }
 
@@ -139,13 +149,14 @@ fn a_create_that_hangs_is_given_up_with_the_shim() {
     if skipped() {
         return;
     }
-    let mut place = slow("20.125");
+    let seconds = &seconds("20.125");
+    let mut place = slow(seconds);
     let mut client = place.start();
-    let create = begin(&place, &mut client, "20.125");
+    let create = begin(&place, &mut client, seconds);
     // Of another container this says nothing.
     client.call("Shutdown", &Message::new().text(1, "c2")).unwrap();
     thread::sleep(Duration::from_millis(100));
-    assert!(runs("20.125"));
+    assert!(runs(seconds));
     client.call("Shutdown", &Message::new().text(1, "c1")).unwrap();
     assert!(client.receive(create).unwrap_err().1.contains("given up"));
     wait_for_end(place.shim());
@@ -153,7 +164,7 @@ fn a_create_that_hangs_is_given_up_with_the_shim() {
     assert!(place.command("delete").stdin(Stdio::null()).output().unwrap().status.success());
     assert!(began.elapsed() < Duration::from_millis(500));
     assert_eq!(fs::read_dir(place.dir.join("root/test")).unwrap().count(), 0);
-    assert!(!runs("20.125"));
+    assert!(!runs(seconds));
 }
 
 #[test]
@@ -161,9 +172,10 @@ fn a_create_whose_worker_dies_leaves_nothing() {
     if skipped() {
         return;
     }
-    let mut place = slow("23.125");
+    let seconds = &seconds("23.125");
+    let mut place = slow(seconds);
     let mut client = place.start();
-    let create = begin(&place, &mut client, "23.125");
+    let create = begin(&place, &mut client, seconds);
     let shim = place.shim();
     let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
     let worker = children.trim().parse().unwrap();
@@ -200,10 +212,11 @@ fn an_exec_is_killed_also_while_it_is_being_started() {
         client.process("Delete", "e").unwrap();
         (answers, status)
     };
-    let ((start, kill), status) = kill_while_starting("exec sleep 24.125", 9);
+    let seconds = &seconds("24.125");
+    let ((start, kill), status) = kill_while_starting(&format!("exec sleep {seconds}"), 9);
     assert_eq!((kill.unwrap_err().0, status), (5, 137));
     assert!(start.unwrap_err().1.contains("died unexpectedly"));
-    assert!(!runs("24.125"));
+    assert!(!runs(seconds));
     let ((start, kill), status) = kill_while_starting("sleep 0.3; exec 5>&-; cat <&3 >/dev/null", 15);
     assert!(start.is_ok() && kill.is_ok());
     assert_eq!(status, 143);

@@ -104,9 +104,9 @@ fn a_logging_program_has_both_streams_its_arguments_and_no_more() {
         let mut place = Place::new(&["sh", "-c", "echo to out; echo to err >&2"]);
         let (log, told) = (place.path("log"), place.path("told"));
         let script = format!(
-            "echo \"$*\" > {told}; env | grep -v -e ^PWD= -e ^SHLVL= -e ^_= | sort >> {told}\n\
+            "echo \"$*\" > {told}; tr '\\0' '\\n' < /proc/$$/environ | sort >> {told}\n\
              ls /proc/self/fd | tr '\\n' ' ' >> {told}\n{ready}\n\
-             sed s/^/1:/ <&3 >> {log} & sed s/^/2:/ <&4 >> {log}; wait; echo end >> {log}"
+             sed s/^/1:/ <&3 >> {log} & sed s/^/2:/ <&4 >> {log}; wait; sleep 0.3; echo end >> {log}"
         );
         let uri = format!("{scheme}://{}?key=a+b&other=%2fx", logger(&place, &script));
         let mut client = place.start();

@@ -83,9 +83,8 @@ pub(crate) enum Command {
 /// `run`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A bundle is a folder with config.json and a root file system, as orlop-bundle makes it. A terminal is a matter of its
-config.json. The exit status is that of the container; 125 if it could not be made, 126 if its program can't be run,
-127 if there is none.
+A bundle is a folder with config.json and a root file system, as orlop-bundle makes it. The exit status is that of the
+container; 125 if it could not be made, 126 if its program can't be run, 127 if there is none.
 
 Example:
   orlop-shim run -d --restart on-failure:5 --log /var/log/web.log --log-max-size 10m --log-max-files 3 -b web web1")]
@@ -99,6 +98,9 @@ pub(crate) struct Run {
     /// Give it an input
     #[arg(short, long)]
     pub(crate) interactive: bool,
+    /// Give it a terminal, whatever its config.json says
+    #[arg(short, long)]
+    pub(crate) tty: bool,
     /// Forget it when it has ended
     #[arg(long = "rm")]
     pub(crate) remove: bool,

@@ -229,6 +229,7 @@ fn prepare(global: &Global, args: &cli::Run) -> Result<(Root, Folder)> {
         interactive: args.interactive,
         once: args.interactive && !args.detach,
         remove: args.remove,
+        add_terminal: args.tty,
         pid_file: path(&args.pid_file)?,
         notify: args.notify,
         notify_socket: std::env::var("NOTIFY_SOCKET").unwrap_or_default(),
@@ -522,7 +523,7 @@ fn show_stats(global: &Global, args: &cli::Stats) -> Result<u8> {
         if !before.is_empty() || now.is_empty() {
             let row = |(id, now): &(String, Option<Sample>)| {
                 let earlier = before.iter().find(|(earlier, _)| earlier == id).and_then(|(_, sample)| *sample);
-                Row { id: id.clone(), samples: now.map(|now| (earlier.unwrap_or(now), now)) }
+                Row { id: id.clone(), samples: now.map(|now| (earlier.unwrap_or(now), now)).unwrap_or_default() }
             };
             let rows: Vec<Row> = now.iter().map(row).collect();
             let text = if args.json {
