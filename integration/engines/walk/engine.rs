@@ -65,8 +65,8 @@ impl Kind {
         }
     }
 
-    /// How many documents a push sends though the registry has them.
-    pub(super) fn sent_again(self) -> usize {
+    /// How many documents a pull fetches though the engine has them.
+    pub(super) fn fetched_again(self) -> usize {
         match self {
             Self::Docker(_) => 0,
             // The configuration.
