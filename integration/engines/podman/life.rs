@@ -229,7 +229,7 @@ pub(super) fn restarts(podman: Podman) {
 
     podman.idle("always", &["--restart", "always"]);
     let pid = podman.engine().pid("always");
-    podman.must(&["exec", "always", "kill", "-TERM", "1"]);
+    podman.host.must(&["sh", "-c", &format!("kill -TERM {pid}")]);
     until("another life", || {
         let now = podman.inspect("always", "{{.State.Status}} {{.State.Pid}}");
         (now.starts_with("running ") && now != format!("running {pid}")).then_some(())

@@ -46,8 +46,6 @@ pub(super) struct Step {
     pub(super) size: u64,
     /// What has made it.
     pub(super) by: String,
-    /// What was said of it.
-    pub(super) comment: String,
 }
 
 impl Kind {
@@ -67,8 +65,8 @@ impl Kind {
         }
     }
 
-    /// How many documents a push sends though the registry has them.
-    pub(super) fn sent_again(self) -> usize {
+    /// How many documents a pull fetches though the engine has them.
+    pub(super) fn fetched_again(self) -> usize {
         match self {
             Self::Docker(_) => 0,
             // The configuration.
@@ -276,22 +274,18 @@ impl Engine<'_> {
         let history = |format: &str| self.must(&["history", "--human=false", "--no-trunc", "--format", format, image]);
         match self.kind {
             Kind::Docker(_) => {
-                let rows = history("{{.Size}}|{{.Comment}}|{{.CreatedBy}}");
                 let row = |line: &str| {
-                    let mut words = line.splitn(3, '|').map(str::to_owned);
-                    let mut next = || words.next().unwrap();
-                    Step { size: next().parse().unwrap(), comment: next(), by: next() }
+                    let (size, by) = line.split_once('|').unwrap();
+                    Step { size: size.parse().unwrap(), by: by.to_owned() }
                 };
-                rows.lines().map(row).collect()
+                history("{{.Size}}|{{.CreatedBy}}").lines().map(row).collect()
             }
             // Its sizes are rounded in every other form.
             Kind::Podman => {
                 let rows: Vec<Value> = serde_json::from_str(&history("json")).unwrap();
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let row = |row: &Value| Step {
                     size: row["size"].as_u64().unwrap(),
-                    by: text(&row["CreatedBy"]),
-                    comment: text(&row["comment"]),
+                    by: row["CreatedBy"].as_str().unwrap_or_default().to_owned(),
                 };
                 rows.iter().map(row).collect()
             }

@@ -68,7 +68,7 @@ pub(super) fn registry(engine: &Engine) {
     assert!(engine.must(&with("login", &["-u", USER.0, "-p", USER.1, REGISTRY])).contains("Login Succeeded"));
     const UPLOADS: &str = "/blobs/uploads/";
     assert_eq!(moved(&with("push", &[ONE]), "PUT", UPLOADS), 4, "three layers and a configuration");
-    assert_eq!(moved(&with("push", &[ONE]), "PUT", UPLOADS), engine.kind.sent_again(), "nothing was missing");
+    assert_eq!(moved(&with("push", &[ONE]), "PUT", UPLOADS), 0, "nothing was missing");
     assert_eq!(moved(&with("push", &[TWO]), "PUT", UPLOADS), 2, "one layer and a configuration were missing");
 
     let ids = [ONE, TWO].map(|name| engine.image_id(name));
@@ -77,7 +77,7 @@ pub(super) fn registry(engine: &Engine) {
     const BLOBS: &str = "/blobs/sha256:";
     assert_eq!(moved(&with("pull", &[ONE]), "GET", BLOBS), 3, "all but the base");
     assert_eq!(moved(&with("pull", &[TWO]), "GET", BLOBS), 2, "one layer and a configuration were missing");
-    assert_eq!(moved(&with("pull", &[TWO]), "GET", BLOBS), 0, "nothing was missing");
+    assert_eq!(moved(&with("pull", &[TWO]), "GET", BLOBS), engine.kind.fetched_again(), "nothing was missing");
     assert_eq!([ONE, TWO].map(|name| engine.image_id(name)), ids);
     engine.must(&["run", "-d", "--name", "site", "-p", "8080:80", TWO]);
     engine.answers(8080, "/index.html", "<h1>Two</h1>");
