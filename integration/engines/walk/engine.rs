@@ -259,12 +259,12 @@ impl Engine<'_> {
         }
     }
 
-    /// Lets go of layers that only the builder still has.
+    /// Lets go of images without a name, and of layers that only the builder still has.
     #[track_caller]
     pub(super) fn forget_builds(&self) {
-        match self.kind {
-            Kind::Docker(Builder::BuildKit) => drop(self.must(&["builder", "prune", "-a", "-f"])),
-            Kind::Docker(Builder::Classic) | Kind::Podman => drop(self.must(&["image", "prune", "-f"])),
+        self.must(&["image", "prune", "-f"]);
+        if self.kind == Kind::Docker(Builder::BuildKit) {
+            self.must(&["builder", "prune", "-a", "-f"]);
         }
     }
 
