@@ -611,7 +611,7 @@ fn without_maps_of_its_own_a_bind_shows_the_containers_owners(scene: &mut Scene)
     let below = scene.mount_tmpfs("source/below")?;
     for dir in [&source, &below] {
         fs::write(dir.join("file"), "")?;
-        std::os::unix::fs::chown(dir.join("file"), Some(1000), Some(1000))?;
+        chown(dir.join("file"), Some(1000), Some(1000))?;
     }
     scene.mounts("/flat", "bind", &text(&source), &["rbind", "idmap"]);
     scene.mounts("/deep", "bind", &text(&source), &["rbind", "ridmap"]);
