@@ -731,7 +731,7 @@ mod tests {
                 .stdout(std::process::Stdio::piped())
                 .spawn();
             let Ok(mut child) = child else {
-                eprintln!("skipped: there is no {program}");
+                eprintln!("SKIP: there is no {program}");
                 continue;
             };
             let (mut input, packed) = (child.stdin.take().unwrap(), pack(compression, 2, &bytes));

@@ -589,7 +589,7 @@ mod tests {
     #[test]
     fn every_kind_of_file_has_what_the_image_says() {
         if !rustix::process::geteuid().is_root() {
-            return eprintln!("skipped: making devices and giving files away needs root");
+            return eprintln!("SKIP: making devices and giving files away needs root");
         }
         let scratch = Scratch::new();
         let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";

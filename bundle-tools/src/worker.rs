@@ -524,7 +524,7 @@ pub(crate) mod tests {
         if powers.contains(rustix::thread::CapabilitySet::SYS_ADMIN) {
             assert_eq!(report.namespaces, None);
         } else {
-            eprintln!("skipped: needs CAP_SYS_ADMIN; {report:?}");
+            eprintln!("SKIP: needs CAP_SYS_ADMIN; {report:?}");
         }
     }
 

@@ -33,7 +33,7 @@ impl Scratch {
         match mount::probe(&scratch.dir()) {
             Ok(()) => Some(scratch),
             Err(e) => {
-                eprintln!("skipped: {e}");
+                eprintln!("SKIP: {e}");
                 None
             }
         }

@@ -59,7 +59,7 @@ impl Drop for Registry {
 fn there(program: &str) -> bool {
     let there = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !there {
-        eprintln!("skipped: there is no {program}");
+        eprintln!("SKIP: there is no {program}");
     }
     there
 }

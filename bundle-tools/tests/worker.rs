@@ -60,6 +60,6 @@ fn the_program_has_namespaces_where_the_kernel_has_them_for_everyone() {
     if allowed.is_ok_and(|status| status.success()) {
         assert_eq!(report.namespaces, None);
     } else {
-        eprintln!("skipped: no user namespaces here; {report:?}");
+        eprintln!("SKIP: no user namespaces here; {report:?}");
     }
 }

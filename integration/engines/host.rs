@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use orlop_integration::{Ran, long, program, skip};
+use orlop_integration::{Ran, kept, long, mmdebstrap, program, skip};
 
 /// How long any command may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -72,47 +72,19 @@ impl Release {
         }
     }
 
-    /// What the host's root file system begins with. Nobody writes to it.
-    pub(crate) fn root(self) -> Result<PathBuf, String> {
+    /// What the host's root file system begins with. Nobody writes to it. `None`, said, where it can't be had.
+    pub(crate) fn root(self, topic: &str) -> Option<PathBuf> {
         if self == Self::Bookworm {
-            return Ok("/".into());
+            return Some("/".into());
         }
         let mut hash = DefaultHasher::new();
         (self.name(), PACKAGES).hash(&mut hash);
-        let folder = std::env::var_os("ORLOP_HOSTS").map_or_else(scratch, PathBuf::from);
-        let root = folder.join(format!("{}-{:08x}", self.name(), hash.finish() >> 32));
-        fs::create_dir_all(&folder).unwrap();
-        // Another test may be making it.
-        let lock = File::create(root.with_extension("lock")).unwrap();
-        lock.lock().unwrap();
-        if root.is_dir() {
-            return Ok(root);
-        }
-        let partial = root.with_extension("partial");
-        remove(&partial);
-        let log = root.with_extension("log");
-        let output = File::create(&log).unwrap();
-        let made = Command::new("timeout")
-            .args(["-s", "KILL", "900", "mmdebstrap", "--variant=minbase"])
-            .arg(format!("--include={}", PACKAGES.join(",")))
-            // Sid's list of packages is only good for a week, and the clock of a build may be elsewhere.
-            .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", self.name()])
-            .arg(&partial)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .status();
-        match made {
-            Ok(status) if status.success() => {
-                fs::rename(&partial, &root).unwrap();
-                Ok(root)
-            }
-            Ok(status) => {
-                let text = fs::read_to_string(&log).unwrap_or_default();
-                Err(format!("mmdebstrap: {status}: {}", text.lines().last().unwrap_or_default()))
-            }
-            Err(e) => Err(format!("mmdebstrap: {e}")),
-        }
+        let include = format!("--include={}", PACKAGES.join(","));
+        // Sid's list of packages is only good for a week, and the clock of a build may be elsewhere.
+        let any_time = "--aptopt=Acquire::Check-Valid-Until \"false\"";
+        kept(&format!("{}-{:08x}", self.name(), hash.finish() >> 32), topic, |root| {
+            mmdebstrap(&["--variant=minbase", &include, any_time, self.name()], root)
+        })
     }
 }
 
@@ -151,13 +123,7 @@ impl Host {
         SWEEP.call_once(sweep);
         let runtime = program("ORLOP_RUNTIME", "orlop", &topic)?;
         let shim = program("ORLOP_SHIM", "containerd-shim-orlop-v2", &topic)?;
-        let lower = match release.root() {
-            Ok(root) => root,
-            Err(why) => {
-                skip(&format!("{topic}: no {}: {why}", release.name()));
-                return None;
-            }
-        };
+        let lower = release.root(&topic)?;
         let name = format!("host-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = scratch().join(&name);
         fs::create_dir_all(dir.join("bin")).unwrap();

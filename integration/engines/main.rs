@@ -2,7 +2,7 @@
 //! it does what users do. Needs root and the engines of Debian 12; other releases are made by mmdebstrap, and are
 //! tried in the long form (ORLOP_LONG=1) only. What is missing is said.
 //!
-//! ORLOP_RUNTIME and ORLOP_SHIM name the programs, ORLOP_HOSTS a folder that has or is to have the other releases.
+//! ORLOP_RUNTIME and ORLOP_SHIM name the programs, ORLOP_KEPT a folder that has or is to have the other releases.
 
 #![allow(clippy::disallowed_methods, reason = "a test's own paths, on the host")]
 #![allow(

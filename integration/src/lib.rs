@@ -17,5 +17,5 @@ mod debian;
 pub mod fault;
 mod world;
 
-pub use debian::{debian, kept};
+pub use debian::{debian, kept, mmdebstrap};
 pub use world::{Ran, World, in_time, long, program, pure_v2, skip};

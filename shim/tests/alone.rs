@@ -33,11 +33,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// True, and said, if this machine can't do it.
 fn skipped() -> bool {
     if !geteuid().is_root() {
-        println!("skipped: needs root");
+        println!("SKIP: needs root");
         return true;
     }
     if !Path::new(BUSYBOX).exists() {
-        println!("skipped: needs {BUSYBOX}");
+        println!("SKIP: needs {BUSYBOX}");
         return true;
     }
     false
@@ -676,7 +676,7 @@ fn a_paused_container_stands_still_and_is_still_stopped() {
     place.wait_for_log("up");
     let paused = place.call(&["pause", "c1"]);
     if text(&paused.stderr).contains("freezer") {
-        println!("skipped: {}", text(&paused.stderr));
+        println!("SKIP: {}", text(&paused.stderr));
         return;
     }
     assert_eq!(place.status(), "paused");

@@ -26,10 +26,10 @@ fn overlay(scratch: &Scratch) -> Option<OwnedFd> {
         rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: mounting needs root");
+        eprintln!("SKIP: mounting needs root");
         return None;
     }
-    mount().inspect_err(|e| eprintln!("skipped: no overlay mount here: {e}")).ok()
+    mount().inspect_err(|e| eprintln!("SKIP: no overlay mount here: {e}")).ok()
 }
 
 /// Runs `script` in a directory.
@@ -222,7 +222,7 @@ fn an_image_and_a_commits_layer_are_what_the_overlay_mount_showed() {
     scratch.dir().make_dir("work").unwrap();
     let upper_dir = scratch.dir().make_dir("upper").unwrap();
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("skipped: mounting needs root");
+        return eprintln!("SKIP: mounting needs root");
     }
     let (lower, base_bytes, _, table, _) = base_in(&scratch, "lower");
     // As the mounter must: the upper directory's attributes are the root's.
@@ -257,7 +257,7 @@ const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 #[test]
 fn an_image_and_the_layer_of_a_changed_directory_are_that_directory() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("skipped: making devices and giving files away needs root");
+        return eprintln!("SKIP: making devices and giving files away needs root");
     }
     let scratch = Scratch::new();
     let (root, base_bytes, tar, table, finished) = base_in(&scratch, "root");

@@ -414,7 +414,7 @@ mod tests {
     fn the_table_allows_what_the_profile_of_debians_podman_does_but_for_what_docker_does_not() {
         const PROFILE: &str = "/usr/share/containers/seccomp.json";
         let Ok(bytes) = std::fs::read(PROFILE) else {
-            eprintln!("skipped: no {PROFILE} (package golang-github-containers-common)");
+            eprintln!("SKIP: no {PROFILE} (package golang-github-containers-common)");
             return;
         };
         // What Podman allows and Docker does not, in its own table of a container without CAP_SYS_ADMIN; and the other

@@ -298,7 +298,7 @@ fn runtimes() -> Vec<PathBuf> {
     all.retain(|path| {
         let there = std::fs::metadata(path).is_ok();
         if !there {
-            eprintln!("skipped: no {}", path.display());
+            eprintln!("SKIP: no {}", path.display());
         }
         there
     });
@@ -311,13 +311,13 @@ fn runtimes_run_it_and_the_container_sees_what_was_meant() {
         grep -e CapEff -e Groups -e Seccomp: /proc/self/status; ulimit -n; unshare -U true 2>&1 | grep -c unshare; \
         touch /etc/x 2>&1 | grep -c Read-only; true";
     if !rustix::process::geteuid().is_root() || std::fs::metadata("/bin/busybox").is_err() {
-        eprintln!("skipped: takes root and /bin/busybox");
+        eprintln!("SKIP: takes root and /bin/busybox");
         return;
     }
     for runtime in runtimes() {
         let crun = runtime.ends_with("crun");
         if crun && std::fs::metadata("/sys/fs/cgroup/memory").is_ok() {
-            eprintln!("skipped: crun, which takes no hybrid cgroups");
+            eprintln!("SKIP: crun, which takes no hybrid cgroups");
             continue;
         }
         let bundle = Folder::new();

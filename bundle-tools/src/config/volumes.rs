@@ -192,7 +192,7 @@ mod tests {
             let meta = std::fs::metadata(volume.at("a")).unwrap();
             assert_eq!((meta.uid(), meta.gid()), (7, 8));
         } else {
-            eprintln!("skipped: owners, which take root");
+            eprintln!("SKIP: owners, which take root");
         }
     }
 

@@ -38,7 +38,7 @@ impl Drop for Folder {
 fn is_there(program: &str) -> bool {
     let there = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !there {
-        eprintln!("skipped: there is no {program}");
+        eprintln!("SKIP: there is no {program}");
     }
     there
 }

@@ -1,7 +1,7 @@
 //! What users do with a runtime, done with the program itself and a Debian root: shells, packages, servers, daemons,
 //! limits, volumes, hooks, pods. Needs root, mmdebstrap and a network for the first time; says so when one is missing.
 //!
-//! ORLOP_RUNTIME names the program, ORLOP_DEBIAN_ROOT a folder that has the root or is to have it.
+//! ORLOP_RUNTIME names the program, ORLOP_KEPT a folder that has the root or is to have it.
 
 #![allow(clippy::disallowed_methods, reason = "a test's own paths, on the host")]
 #![allow(

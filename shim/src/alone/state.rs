@@ -334,7 +334,7 @@ mod tests {
         child.wait().unwrap();
         assert_eq!((process.zombie_status(), process.exit_code(None)), (None, UNKNOWN));
         match exit_status(&pidfd) {
-            Err(e) => println!("skipped: PIDFD_GET_INFO: {e}"),
+            Err(e) => println!("SKIP: PIDFD_GET_INFO: {e}"),
             Ok(_) => assert_eq!(process.exit_code(Some(&pidfd)), 1),
         }
     }

@@ -201,11 +201,7 @@ fn an_exec_is_killed_also_while_it_is_being_started() {
     if skipped() {
         return;
     }
-    let mut place = Place::new(&["sleep", "1000"]);
-    place.listen();
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
+    let (place, mut client) = Place::sleeping(Place::listen);
     // What takes its time is the program that is to take the output.
     let logger = place.path("logger");
     let uri = format!("binary://{logger}");

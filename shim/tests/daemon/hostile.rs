@@ -154,10 +154,7 @@ fn a_shim_survives_whatever_comes_over_its_socket() {
     if skipped() {
         return;
     }
-    let mut place = Place::new(&["sleep", "1000"]);
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
+    let (place, client) = Place::sleeping(|_| {});
     let shim = place.shim();
     let before = memory(shim);
     let mut witness = Witness { client, slowest: Duration::ZERO, most: 0 };

@@ -93,11 +93,7 @@ fn of_execs_that_were_deleted_nothing_stays() {
     if skipped() {
         return;
     }
-    let mut place = Place::new(&["sleep", "1000"]);
-    place.listen();
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
+    let (place, mut client) = Place::sleeping(Place::listen);
     let out = place.path("err");
     let reader = fs::File::options().read(true).write(true).open(&out).unwrap();
     repeat(&place, &mut client, rounds(1000, 1_000_000), |client, n| {
@@ -180,10 +176,7 @@ fn of_clients_that_have_left_nothing_stays() {
     if skipped() {
         return;
     }
-    let mut place = Place::new(&["sleep", "1000"]);
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
+    let (place, mut client) = Place::sleeping(|_| {});
     let place_ref = &place;
     repeat(place_ref, &mut client, rounds(500, 100_000), |client, n| {
         let mut other = place_ref.connect();

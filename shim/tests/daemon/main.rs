@@ -136,6 +136,16 @@ impl Place {
     }
 
     /// Runs `start` as containerd 2.3 does, which tells where sockets go. A client of the daemon.
+    /// One with a container that sleeps, and a client. `prepare` comes before the shim.
+    fn sleeping(prepare: impl FnOnce(&Self)) -> (Self, Client) {
+        let mut place = Self::new(&["sleep", "1000"]);
+        prepare(&place);
+        let mut client = place.start();
+        client.call("Create", &place.create()).unwrap();
+        client.process("Start", "").unwrap();
+        (place, client)
+    }
+
     fn start(&mut self) -> Client {
         self.start_by(self.command("start"), &Message::new())
     }
@@ -354,11 +364,7 @@ fn an_exec_has_a_life_of_its_own_that_ends_before_that_of_its_container() {
     if skipped() {
         return;
     }
-    let mut place = Place::new(&["sleep", "1000"]);
-    place.listen();
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
+    let (place, mut client) = Place::sleeping(Place::listen);
 
     let output = place.reader("err");
     client.exec("e1", &["sh", "-c", "echo in e1; exit 3"], &place.path("err")).unwrap();
@@ -467,10 +473,7 @@ fn limits_are_changed_and_what_was_used_is_told() {
     if skipped() {
         return;
     }
-    let mut place = Place::new(&["sleep", "1000"]);
-    let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    client.process("Start", "").unwrap();
+    let (_place, mut client) = Place::sleeping(|_| {});
     let resources =
         any("types.containerd.io/opencontainers/runtime-spec/1/LinuxResources", br#"{"pids":{"limit":77}}"#);
     client.call("Update", &Message::new().text(1, "c1").message(2, &resources)).unwrap();

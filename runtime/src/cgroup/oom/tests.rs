@@ -19,7 +19,7 @@ impl Scratch {
         match rfs::mkdir(&dir, Mode::from_raw_mode(0o755)) {
             Ok(()) => Some(Self(dir)),
             Err(errno) => {
-                println!("skipped: mkdir {dir}: {errno}");
+                println!("SKIP: mkdir {dir}: {errno}");
                 None
             }
         }

@@ -294,7 +294,7 @@ impl Living {
         for (controllers, mount) in hierarchies {
             let dir = Dir { controllers: (*controllers).into(), mount: (*mount).into(), path: path.clone() };
             if let Err(error) = std::fs::create_dir(dir.full()) {
-                println!("skipped: mkdir {}: {error}", dir.full());
+                println!("SKIP: mkdir {}: {error}", dir.full());
                 return None;
             }
             let full = dir.full();
