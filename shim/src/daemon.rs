@@ -27,6 +27,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How long nothing has to happen before memory that was needed is given back.
 const QUIET: Duration = Duration::from_secs(3);
+/// For how long a daemon stays that has nothing to keep: an engine that was killed between `start` and a create, or between
+/// a delete and Shutdown, may not know of it any more, and nobody else would end it.
+const IDLE: Duration = Duration::from_secs(30);
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
@@ -52,6 +55,8 @@ pub struct Daemon {
     pub(crate) leaving: bool,
     /// When to give memory back, if nothing happens before.
     trim_at: Option<Instant>,
+    /// When there has been nothing to keep for too long.
+    idle_until: Option<Instant>,
     /// What is less important than this is not said.
     pub(crate) level: i32,
     signals: Signals,
@@ -104,6 +109,7 @@ impl Daemon {
             memories: 0,
             leaving: false,
             trim_at: None,
+            idle_until: None,
             level: log::INFO,
             signals,
             log: None,
@@ -115,6 +121,7 @@ impl Daemon {
         let mut ready = Vec::new();
         let mut farewell = None;
         loop {
+            self.leave_if_idle(Instant::now());
             if self.leaving {
                 let until = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
                 if self.jobs.is_empty() && (self.events.is_empty() || until <= Instant::now()) {
@@ -141,6 +148,16 @@ impl Daemon {
         }
     }
 
+    fn leave_if_idle(&mut self, now: Instant) {
+        let has_nothing = self.containers.0.is_empty() && self.pod.is_none();
+        if !has_nothing || !self.jobs.is_empty() || !self.events.is_empty() {
+            self.idle_until = None;
+        } else if *self.idle_until.get_or_insert(now + IDLE) <= now && !self.leaving {
+            self.log(log::WARN, "nothing has been left to this shim to keep, so it ends");
+            self.leaving = true;
+        }
+    }
+
     fn turn(&mut self, token: Token, what: Interest) {
         match token {
             Token::Listener => self.server.accept(&self.poll),
@@ -161,7 +178,7 @@ impl Daemon {
         let drains = self.drains.iter().map(|drain| drain.deadline);
         let loggers = self.loggers.iter().map(|logger| logger.until);
         let memories = self.containers.0.values().filter_map(|container| container.memory.as_ref()?.again);
-        let others = [self.streams.deadline(), self.events.deadline(), self.trim_at, farewell];
+        let others = [self.streams.deadline(), self.events.deadline(), self.trim_at, self.idle_until, farewell];
         let next = drains.chain(loggers).chain(memories).chain(others.into_iter().flatten()).min()?;
         // A little late rather than a little early, and again.
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::error::{At, Error, Result};
 
 /// So much of a file goes through the page cache, in bytes.
-const CACHED: u64 = 64 << 20;
+const CACHED: u64 = 16 << 20;
 /// How much is written at once, in bytes: what a disk is busy with for as long as it takes to ask it.
 const BUFFER: usize = 1 << 20;
 /// How many buffers there are.

@@ -10,8 +10,9 @@ use std::time::Duration;
 use orlop_shim::client::number;
 use orlop_shim::message::any;
 use orlop_shim::wire::Message;
+use orlop_sys::rustix::process::test_kill_process;
 
-use crate::{Client, Place, skipped};
+use crate::{Client, Place, pid_of, skipped, wait_for_end};
 
 /// How much more private memory may be dirty at the end, in KiB: a page here and there, however many rounds there were.
 const SLACK: u64 = 32;
@@ -189,4 +190,20 @@ fn of_clients_that_have_left_nothing_stays() {
         client.process("Stats", "").unwrap();
     });
     client.end();
+}
+
+#[test]
+fn a_shim_that_is_given_nothing_ends() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["true"]);
+    // Whoever asked for it stays connected, and has forgotten it.
+    let client = place.start();
+    thread::sleep(Duration::from_secs(15));
+    assert!(test_kill_process(pid_of(place.shim())).is_ok());
+    thread::sleep(Duration::from_secs(14));
+    wait_for_end(place.shim());
+    drop(client);
+    assert_eq!(fs::read_dir(place.dir.join("s")).unwrap().count(), 0);
 }
