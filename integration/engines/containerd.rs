@@ -537,9 +537,13 @@ fn many_execs_at_once_all_end_as_they_should(release: Release) {
         let out = containerd.host.must(&["sh", "-c", &format!("for i in $(seq 30); do ( {one} ) & done; wait")]);
         assert_eq!((out.matches("5000\n").count(), out.matches("exit 7\n").count()), (30, 30), "{out}");
     }
-    let events = containerd.events();
-    let count = |topic: &str| events.iter().filter(|event| *event == topic).count();
-    assert_eq!((count("/tasks/exec-added"), count("/tasks/exec-started"), count("/tasks/exit")), (60, 60, 60));
+    // Who waits for an exec hears of its end before who listens to events.
+    until("all execs to be told of", || {
+        let events = containerd.events();
+        let count = |topic: &str| events.iter().filter(|event| *event == topic).count();
+        let told = ["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"].map(count);
+        (told == [60, 60, 60]).then_some(())
+    });
     containerd.remove("c1");
     containerd.assert_clean();
 }
