@@ -13,35 +13,23 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
-use orlop_sys::rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
+use orlop_sys::rustix::process::{Pid, Signal, kill_process};
 use orlop_sys::rustix::pty::{OpenptFlags, grantpt, openpt, unlockpt};
 use orlop_sys::rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
 
-const SHIM: &str = env!("CARGO_BIN_EXE_orlop-shim");
-const BUSYBOX: &str = "/bin/busybox";
-const PATIENCE: Duration = Duration::from_secs(20);
+use common::{PATIENCE, make_bundle, skipped, wait_for_end};
 
-/// True, and said, if this machine can't do it.
-fn skipped() -> bool {
-    if !geteuid().is_root() {
-        println!("SKIP: needs root");
-        return true;
-    }
-    if !Path::new(BUSYBOX).exists() {
-        println!("SKIP: needs {BUSYBOX}");
-        return true;
-    }
-    false
-}
+mod common;
+
+const SHIM: &str = env!("CARGO_BIN_EXE_orlop-shim");
 
 /// A place with a bundle, and state of its own.
 struct Place {
@@ -58,30 +46,8 @@ impl Place {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = PathBuf::from(format!("/tmp/orlop-alone-{}-{n}", std::process::id()));
-        let bin = dir.join("b/rootfs/bin");
-        fs::create_dir_all(&bin).unwrap();
-        fs::create_dir(dir.join("b/rootfs/proc")).unwrap();
-        fs::create_dir(dir.join("b/rootfs/tmp")).unwrap();
-        fs::copy(BUSYBOX, bin.join("busybox")).unwrap();
-        for name in ["sh", "sleep", "cat", "true", "head", "tty", "seq", "stty", "id", "dd", "kill", "usleep"] {
-            symlink("busybox", bin.join(name)).unwrap();
-        }
-        let mut config = json!({
-            "ociVersion": "1.0.2",
-            "process": {"args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
-            "root": {"path": "rootfs"},
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
-                {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["ptmxmode=0666"]},
-            ],
-            "linux": {
-                "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}],
-                "cgroupsPath": format!("/orlop-alone-test-{}-{n}", std::process::id()),
-            },
-        });
-        change(&mut config);
-        fs::write(dir.join("b/config.json"), config.to_string()).unwrap();
+        let cgroup = format!("/orlop-alone-test-{}-{n}", std::process::id());
+        make_bundle(&dir.join("b"), &cgroup, &["sh", "-c", script], change);
         Self { dir }
     }
 
@@ -185,17 +151,6 @@ impl Drop for Place {
             assert_eq!((left("s"), left("r/c1")), (0, 0));
         }
         let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn wait_for_end(pid: i32) {
-    let end = Instant::now() + PATIENCE;
-    let is_zombie = |stat: String| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
-    while test_kill_process(Pid::from_raw(pid).unwrap()).is_ok()
-        && !fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, is_zombie)
-    {
-        assert!(Instant::now() < end, "process {pid} is still there");
-        thread::sleep(Duration::from_millis(2));
     }
 }
 

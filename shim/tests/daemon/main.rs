@@ -13,7 +13,6 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -26,9 +25,13 @@ use orlop_shim::client::{self, Answer, bytes, number, text};
 use orlop_shim::message::any;
 use orlop_shim::wire::{Fields, Message};
 use orlop_sys::rustix::fs::{CWD, Mode, mkfifoat};
-use orlop_sys::rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
+use orlop_sys::rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value as Json, json};
 
+use common::{BUSYBOX, PATIENCE, make_bundle, skipped, wait_for_end};
+
+#[path = "../common/mod.rs"]
+mod common;
 mod creating;
 mod delete;
 mod events;
@@ -41,8 +44,6 @@ mod pods;
 mod start;
 
 const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-orlop-v2");
-const BUSYBOX: &str = "/bin/busybox";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was heard of: topics, and what the events say.
 type Heard = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
@@ -52,19 +53,6 @@ struct Place {
     dir: PathBuf,
     heard: Heard,
     pids: Vec<u32>,
-}
-
-/// True, and said, if this machine can't do it.
-fn skipped() -> bool {
-    if !geteuid().is_root() {
-        println!("SKIP: needs root");
-        return true;
-    }
-    if !Path::new(BUSYBOX).exists() {
-        println!("SKIP: needs {BUSYBOX}");
-        return true;
-    }
-    false
 }
 
 impl Place {
@@ -77,29 +65,8 @@ impl Place {
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         // Short: a socket's path has room for 107 bytes, and its name takes 64.
         let dir = PathBuf::from(format!("/tmp/orlop-{}-{n}", std::process::id()));
-        let bin = dir.join("t/c1/rootfs/bin");
-        fs::create_dir_all(&bin).unwrap();
-        fs::create_dir(dir.join("t/c1/rootfs/proc")).unwrap();
-        fs::copy(BUSYBOX, bin.join("busybox")).unwrap();
-        for name in ["sh", "sleep", "cat", "true", "head", "tty"] {
-            symlink("busybox", bin.join(name)).unwrap();
-        }
-        let mut config = json!({
-            "ociVersion": "1.0.2",
-            "process": {"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
-            "root": {"path": "rootfs"},
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
-                {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["ptmxmode=0666"]},
-            ],
-            "linux": {
-                "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}],
-                "cgroupsPath": format!("/orlop-shim-test-{}-{n}", std::process::id()),
-            },
-        });
-        change(&mut config);
-        fs::write(dir.join("t/c1/config.json"), config.to_string()).unwrap();
+        let cgroup = format!("/orlop-shim-test-{}-{n}", std::process::id());
+        make_bundle(&dir.join("t/c1"), &cgroup, args, change);
         for name in ["in", "out", "err"] {
             mkfifoat(CWD, dir.join(name), Mode::RUSR | Mode::WUSR).unwrap();
         }
@@ -135,7 +102,6 @@ impl Place {
         command
     }
 
-    /// Runs `start` as containerd 2.3 does, which tells where sockets go. A client of the daemon.
     /// One with a container that sleeps, and a client. `prepare` comes before the shim.
     fn sleeping(prepare: impl FnOnce(&Self)) -> (Self, Client) {
         let mut place = Self::new(&["sleep", "1000"]);
@@ -146,6 +112,7 @@ impl Place {
         (place, client)
     }
 
+    /// Runs `start` as containerd 2.3 does, which tells where sockets go. A client of the daemon.
     fn start(&mut self) -> Client {
         self.start_by(self.command("start"), &Message::new())
     }
@@ -254,17 +221,6 @@ fn tell(mut command: Command, input: &[u8]) -> Output {
 
 fn pid_of(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
-}
-
-fn wait_for_end(pid: u32) {
-    let end = Instant::now() + PATIENCE;
-    let is_zombie = |stat: String| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
-    while test_kill_process(pid_of(pid)).is_ok()
-        && !fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, is_zombie)
-    {
-        assert!(Instant::now() < end, "process {pid} is still there");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// A client that speaks both versions of the service, in turns.
