@@ -108,13 +108,14 @@ pub fn start(args: &Args) -> Result<Vec<u8>, String> {
     let told = Told::read(args, &input)?;
     let path = format!("{}/{}", told.directory, socket_name(args, &group(args)?));
     let address = format!("unix://{path}");
+    // Before there is a socket, so that `delete` finds that of a start which was killed half-way.
+    write_file("address", address.as_bytes()).map_err(said("address"))?;
     if let Some(listener) = listen_at(&told.directory, &path).map_err(said(&path))?
         && let Err(text) = leave_daemon(args, &listener, &told)
     {
         let _ = unlinkat(CWD, &path, AtFlags::empty());
         return Err(text);
     }
-    write_file("address", address.as_bytes()).map_err(said("address"))?;
     Ok(match told.answer {
         Form::Plain => address.into_bytes(),
         Form::Bootstrap => Message::new().number(1, 3u32).text(2, &address).text(3, "ttrpc").0,

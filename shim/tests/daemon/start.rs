@@ -1,9 +1,10 @@
 //! `start`, and the options that it and Create are given.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use orlop_shim::client::number;
@@ -14,7 +15,7 @@ use orlop_sys::rustix::process::{Pid, Signal, kill_process};
 use orlop_sys::rustix::thread::{CoreSchedulingScope, core_scheduling_cookie, create_core_scheduling_cookie};
 use serde_json::json;
 
-use crate::{Place, SHIM, pid_of, skipped, tell};
+use crate::{PATIENCE, Place, SHIM, pid_of, skipped, tell, wait_for_end};
 
 /// As one of the extensions of `BootstrapParams`.
 fn extension(options: &Message) -> Message {
@@ -136,6 +137,42 @@ fn a_start_that_fails_leaves_no_daemon_and_no_socket() {
         assert!(daemons(&place).is_empty());
         assert!(fs::read_dir(place.dir.join("s")).map_or(0, Iterator::count) == 0);
     }
+}
+
+#[test]
+fn a_start_that_is_killed_half_way_leaves_no_socket_after_a_delete() {
+    if skipped() {
+        return;
+    }
+    let place = Place::new(&["true"]);
+    // It waits for somebody to read what it writes: the cgroup of the daemon is a FIFO.
+    let held = "mount -t tmpfs held /sys/fs/cgroup && mkdir -p /sys/fs/cgroup/pids/held && \
+                mkfifo /sys/fs/cgroup/pids/held/cgroup.procs && exec \"$@\"";
+    let start = place.command("start");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", held, "sh", SHIM]).args(start.get_args()).current_dir(place.bundle());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let options = extension(&runc(&Message::new().text(3, "/held")));
+    child.stdin.take().unwrap().write_all(&[place.bootstrap().0, options.0].concat()).unwrap();
+    let end = Instant::now() + PATIENCE;
+    let both = loop {
+        match daemons(&place) {
+            pids if pids.len() == 2 => break pids,
+            pids => assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "{pids:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let sockets = || fs::read_dir(place.dir.join("s")).unwrap().count();
+    assert_eq!(sockets(), 1);
+    for pid in &both {
+        kill_process(*pid, Signal::KILL).unwrap();
+    }
+    child.wait().unwrap();
+    for pid in both {
+        wait_for_end(pid.as_raw_nonzero());
+    }
+    assert!(place.command("delete").stdin(Stdio::null()).output().unwrap().status.success());
+    assert_eq!(sockets(), 0);
 }
 
 #[test]
