@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use orlop_images::layout::Layout;
 use orlop_images::tree::{Rules, Times, Tree};
@@ -72,18 +73,20 @@ fn fresh(tool: &Tool, name: &str) -> PathBuf {
 /// A containerd of a test's own.
 pub(crate) struct Containerd {
     server: Child,
-    socket: String,
+    /// Where its sockets are: a path of one has at most 107 bytes.
+    sockets: PathBuf,
     dir: PathBuf,
 }
 
 impl Containerd {
     /// Starts it; `None`, said, without one.
     pub(crate) fn new(tool: &Tool) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         have("compared with containerd", &["containerd", "ctr"]).then_some(())?;
         let dir = fresh(tool, "containerd");
-        // A path of a socket has at most 107 bytes.
-        let socket = format!("/tmp/orlop-containerd-{}.sock", std::process::id());
-        let _ = fs::remove_file(&socket);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let sockets = PathBuf::from(format!("/tmp/orlop-containerd-{}-{count}", std::process::id()));
+        fs::create_dir(&sockets).unwrap();
         let config = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
         fs::write(dir.join("config.toml"), config).unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
@@ -94,20 +97,25 @@ impl Containerd {
             .arg(dir.join("root"))
             .arg("--state")
             .arg(dir.join("state"))
-            .args(["--address", &socket])
+            .arg("--address")
+            .arg(sockets.join("socket"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let this = Self { server, socket, dir };
+        let this = Self { server, sockets, dir };
         wait_until("containerd answers", || this.ctr(&["version"]).output().is_ok_and(|o| o.status.success()));
         Some(this)
     }
 
     fn ctr(&self, args: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["-s", "KILL", "100", "ctr", "--address", &self.socket]).args(args).stdin(Stdio::null());
+        command
+            .args(["-s", "KILL", "100", "ctr", "--address"])
+            .arg(self.sockets.join("socket"))
+            .args(args)
+            .stdin(Stdio::null());
         command
     }
 
@@ -137,6 +145,6 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
-        let _ = fs::remove_file(&self.socket);
+        let _ = fs::remove_dir_all(&self.sockets);
     }
 }
