@@ -8,6 +8,8 @@
 //!                                NAME.cert, .key  a certificate of the client's, and its key
 //! ```
 //!
+//! An authority there may also be the registry's own certificate ([`super::tls`]).
+//!
 //! The user's folders, `$XDG_CONFIG_HOME/orlop/certs.d` (or `~/.config/...`), and Docker's and Podman's,
 //! `/etc/docker/certs.d` and `/etc/containers/certs.d`, count as well.
 #![allow(
@@ -18,7 +20,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::dir::{Dir, read_limited};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,21 +37,28 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// How TLS is spoken to `host`, which may have a port.
-pub(super) fn tls(host: &str) -> Result<TlsConfig> {
-    let mut own = Own::default();
+/// Who is believed, and what is shown.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    /// The authorities of the system; `None` for Mozilla's, if there are none of the host's own either.
+    pub(super) system: Option<Vec<CertificateDer<'static>>>,
+    /// Those that the user has named for the host.
+    pub(super) own: Vec<CertificateDer<'static>>,
+    /// This client's certificates, and their key.
+    pub(super) client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+/// What counts for `host`, which may have a port.
+pub(super) fn trust(host: &str) -> Result<Trust> {
+    let mut trust = Trust { system: system(), ..Trust::default() };
     for folder in folders() {
-        own.read(&folder, host)?;
+        trust.read(&folder, host)?;
     }
-    let roots = match system() {
-        None if own.authorities.is_empty() => RootCerts::WebPki,
-        system => RootCerts::from(system.into_iter().flatten().chain(own.authorities)),
-    };
-    Ok(TlsConfig::builder().root_certs(roots).client_cert(own.client).build())
+    Ok(trust)
 }
 
 /// The authorities of the system, if there are any.
-fn system() -> Option<Vec<Certificate<'static>>> {
+fn system() -> Option<Vec<CertificateDer<'static>>> {
     let chosen = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let read = |path: PathBuf| read_limited(File::open(path).ok()?, "certificates", MAX_BUNDLE).ok();
     let found = chosen.into_iter().chain(BUNDLES.map(Into::into)).filter_map(read);
@@ -65,19 +75,11 @@ fn folders() -> Vec<PathBuf> {
         .collect()
 }
 
-fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
-    let items = parse_pem(pem).filter_map(std::result::Result::ok);
-    items.filter_map(|item| if let PemItem::Certificate(one) = item { Some(one) } else { None }).collect()
+fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem).filter_map(std::result::Result::ok).collect()
 }
 
-/// What the folders of one registry have.
-#[derive(Default)]
-struct Own {
-    authorities: Vec<Certificate<'static>>,
-    client: Option<ClientCert>,
-}
-
-impl Own {
+impl Trust {
     /// Adds what is in the folder for `host` in `all`. A file that can't be used is an error: without it, what fails
     /// later would not say why.
     fn read(&mut self, all: &Path, host: &str) -> Result<()> {
@@ -96,13 +98,12 @@ impl Own {
         };
         for name in folder.names().map_err(|e| e.context(all.display()))? {
             if name.ends_with(".crt") {
-                self.authorities.extend(chain(&name)?);
+                self.own.extend(chain(&name)?);
             } else if let Some(stem) = name.strip_suffix(".cert").filter(|_| self.client.is_none()) {
                 let key = format!("{stem}.key");
-                let pem = read(&key)?;
-                let pem =
-                    PrivateKey::from_pem(&pem).map_err(|_| Error::invalid(format!("{}: no key in it", shown(&key))))?;
-                self.client = Some(ClientCert::new_with_certs(&chain(&name)?, pem));
+                let secret = PrivateKeyDer::from_pem_slice(&read(&key)?);
+                let secret = secret.map_err(|_| Error::invalid(format!("{}: no key in it", shown(&key))))?;
+                self.client = Some((chain(&name)?, secret));
             }
         }
         Ok(())
@@ -134,16 +135,16 @@ mod tests {
             for (name, content) in files {
                 folder.write(name, content.as_bytes()).unwrap();
             }
-            let mut own = Own::default();
-            let read = own.read(&scratch.0, "h.example:5000");
+            let mut trust = Trust::default();
+            let read = trust.read(&scratch.0, "h.example:5000");
             match expected {
                 Ok(expected) => {
                     read.unwrap();
-                    assert_eq!((own.authorities.len(), own.client.is_some()), expected, "{files:?}");
+                    assert_eq!((trust.own.len(), trust.client.is_some()), expected, "{files:?}");
                 }
                 Err(why) => assert!(read.unwrap_err().to_string().contains(why), "{files:?}"),
             }
-            Own::default().read(&scratch.0, "other.example").unwrap();
+            Trust::default().read(&scratch.0, "other.example").unwrap();
         }
     }
 }

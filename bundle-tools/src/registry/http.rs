@@ -7,9 +7,12 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use ureq::http::{Method, StatusCode, Uri, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 use ureq::{Agent, BodyReader, SendBody};
 
-use super::certificates;
+use super::certificates::{self, Trust};
+use super::tls::Tls;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Redirects that are followed.
@@ -19,8 +22,8 @@ const MAX_REDIRECTS: usize = 5;
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// What `openssl req -x509` makes by itself.
-const OWN_AUTHORITY: &str = "its certificate is an authority's (CA:TRUE), and a server's may not be; make one with \
-    -addext basicConstraints=CA:FALSE, or have the authority sign the server's";
+const OWN_AUTHORITY: &str = "its certificate is an authority's (CA:TRUE), and taken for a server's only if the same is \
+    among the .crt of the registry's folder in certs.d; or make one with -addext basicConstraints=CA:FALSE";
 
 /// The most that the description of an error may have, in bytes.
 const MAX_EXPLANATION: u64 = 64 << 10;
@@ -214,10 +217,14 @@ impl Http {
             .output_buffer_size(256 << 10)
             .max_idle_connections_per_host(8);
         // Reading some 150 certificates takes longer than a whole exchange on this machine.
-        let config = if plain { config } else { config.tls_config(certificates::tls(host)?) };
+        let trust = if plain { Trust::default() } else { certificates::trust(host)? };
         // As everywhere else, a proxy is not for this machine itself.
         let config = if is_loopback_host(host) { config.proxy(None) } else { config };
-        Ok(Self { agent: config.build().new_agent(), patience, plain: plain.then(|| host.to_owned()) })
+        // What ureq has by default, but for TLS.
+        let connector =
+            ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(Tls::new(trust)?);
+        let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
+        Ok(Self { agent, patience, plain: plain.then(|| host.to_owned()) })
     }
 
     /// True if `url` may be talked to without TLS.

@@ -12,6 +12,7 @@ pub mod settings;
 pub(crate) mod stub;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upload;
 
 use ureq::http::{Method, StatusCode, Uri, header};

@@ -75,12 +75,19 @@ fn a_registry_with_a_certificate_of_ones_own_authority_is_trusted_when_that_is_t
     second.must(&["pull", &name]);
     assert_eq!(second.images(), tool.images());
 
-    // What many make is no server's certificate, and the error says what to do.
-    let own = format!(", tls: {{certificate: {client}, key: {path}/authority.key}}");
+    // What many make is its own authority, and is believed where that very file is.
+    let names = "subjectAltName=IP:127.0.0.1";
+    let openssl =
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=own -keyout own.key -out own.crt -addext";
+    tool.other(&openssl.split(' ').chain([names]).collect::<Vec<_>>());
+    let own = format!(", tls: {{certificate: {path}/own.crt, key: {path}/own.key}}");
     let own = Registry::with(&tool, "own", &own, "").unwrap();
-    fs::copy(tool.dir.join("authority.crt"), trusted(&tool, &own.host).join("ca.crt")).unwrap();
-    let said = tool.refused(&["push", &name, &format!("{}/x:1", own.host)]);
-    assert!(said.contains("CA:FALSE"), "{said}");
+    let (folder, other) = (trusted(&tool, &own.host), format!("{}/x:1", own.host));
+    fs::copy(tool.dir.join("authority.crt"), folder.join("ca.crt")).unwrap();
+    assert!(tool.refused(&["push", &name, &other]).contains("CA:TRUE"));
+    fs::copy(tool.dir.join("own.crt"), folder.join("own.crt")).unwrap();
+    tool.must(&["push", &name, &other]);
+    tool.with_store("third").must(&["pull", &other]);
 
     // One that wants to know who asks.
     let both = format!(", tls: {{{tls}, clientcas: [{client}]}}");
