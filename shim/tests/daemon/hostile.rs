@@ -133,18 +133,28 @@ fn raw(place: &Place) -> UnixStream {
     stream
 }
 
+/// How long a process has been on a processor, by its `utime` and `stime` in ticks (fields 14 and 15).
+fn worked(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2);
+    Duration::from_millis(fields.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
+}
+
 /// A client that asks something while others are at their worst.
 struct Witness {
     client: Client,
+    /// What an answer took at the most: in all, and of the shim's own time, of which others on the machine take none.
     slowest: Duration,
+    work: Duration,
     most: u64,
 }
 
 impl Witness {
     fn ask(&mut self, shim: u32) {
-        let asked = Instant::now();
+        let (asked, before) = (Instant::now(), worked(shim));
         self.client.process("Connect", "").expect("an answer");
         self.slowest = self.slowest.max(asked.elapsed());
+        self.work = self.work.max(worked(shim) - before);
         self.most = self.most.max(memory(shim));
     }
 }
@@ -157,7 +167,7 @@ fn a_shim_survives_whatever_comes_over_its_socket() {
     let (place, client) = Place::sleeping(|_| {});
     let shim = place.shim();
     let before = memory(shim);
-    let mut witness = Witness { client, slowest: Duration::ZERO, most: 0 };
+    let mut witness = Witness { client, slowest: Duration::ZERO, work: Duration::ZERO, most: 0 };
     let mut dice = Dice(0x5eed);
     let methods = [
         "State",
@@ -240,14 +250,16 @@ fn a_shim_survives_whatever_comes_over_its_socket() {
     }
     drop(deaf);
 
-    assert!(witness.slowest < Duration::from_millis(500), "{:?}", witness.slowest);
+    // What waits for others in the shim waits for ever. containerd gives up after two seconds.
+    let (slowest, work) = (witness.slowest, witness.work);
+    assert!(work < Duration::from_millis(100) && slowest < Duration::from_secs(2), "{work:?} of {slowest:?}");
     assert!(witness.most < 160, "{} MiB", witness.most);
     let end = Instant::now() + Duration::from_secs(10);
     while memory(shim) > before + 4 {
         assert!(Instant::now() < end, "{before} MiB became {}", memory(shim));
         witness.ask(shim);
     }
-    println!("the slowest answer took {:?}, {} MiB at most", witness.slowest, witness.most);
+    println!("the slowest answer took {slowest:?}, {work:?} of work, {} MiB at most", witness.most);
     assert!(number(&witness.client.process("Connect", "").unwrap(), 1) == u64::from(shim));
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use orlop_shim::client::number;
 use orlop_shim::wire::Message;
 
-use crate::{Client, Place, assert_answers_at_once, skipped};
+use crate::{Client, Place, assert_shim_answers_at_once, skipped};
 
 fn mount(kind: &str, source: &str, options: &[&str]) -> Message {
     let message = Message::new().text(1, kind).text(2, source);
@@ -279,7 +279,7 @@ fn a_mount_that_hangs_holds_up_its_own_create_and_nothing_else() {
     let mut client = place.start();
     let hung = mount("bind", &format!("{silent}/x"), &["rbind"]);
     let create = client.send("Create", &place.create().message(3, &bind(&place, &[])).message(3, &hung));
-    assert_answers_at_once(|| assert_eq!(number(&client.process("State", "").unwrap(), 4), 1));
+    assert_shim_answers_at_once(place.shim(), || assert_eq!(number(&client.process("State", "").unwrap(), 4), 1));
     let asked = Instant::now();
     assert_eq!(number(&client.process("Delete", "").unwrap(), 2), 137);
     assert!(asked.elapsed() < Duration::from_secs(2));
