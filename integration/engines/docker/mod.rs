@@ -179,6 +179,7 @@ fn the_promises(release: Release, way: Way) {
     for (what, promise) in promises {
         eprintln!("{what}");
         promise(&docker);
+        docker.assert_clean();
     }
     eprintln!("restarts of the daemon");
     restart::restored(&mut docker);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::engine::Engine;
+use crate::host::until;
 
 /// inspect's document.
 pub(super) fn inspect(engine: &Engine) {
@@ -115,12 +116,13 @@ pub(super) fn terminal(engine: &Engine) {
     // Keys become signals of what runs in front.
     shell.type_in("sleep 1000\n");
     shell.expect("sleep 1000");
-    std::thread::sleep(Duration::from_millis(300));
+    let asleep = || engine.must(&["top", "web"]).lines().any(|line| line.ends_with(" sleep 1000"));
+    until("the command to run", || asleep().then_some(()));
     shell.type_in("\x03");
     shell.expect("ready> ");
     // A window's new size arrives.
     shell.resize(40, 120);
-    crate::host::until("the new size", || {
+    until("the new size", || {
         shell.type_in("stty size\n");
         shell.expect("stty size\r\n");
         (shell.expect("ready> ").trim_end() == "40 120").then_some(())
