@@ -182,7 +182,9 @@ fn the_promises(release: Release, way: Way) {
         docker.assert_clean();
     }
     eprintln!("restarts of the daemon");
-    restart::restored(&mut docker);
+    // With containerd's own shim, Docker 26 knows no status of an end that it has missed; so it is with runc, too.
+    let missed = if (release, way) == (Release::Trixie, Way::Path) { 255 } else { 5 };
+    restart::restored(&mut docker, missed);
     docker.assert_clean();
 }
 

@@ -40,8 +40,10 @@ pub(super) fn inspect(engine: &Engine) {
 pub(super) fn logs(engine: &Engine) {
     engine.must(&["run", "-d", "-p", "8080:3000", "--name", "web", "web:1.0"]);
     engine.answers(8080, "/", "<h1>Ahoy</h1>");
-    let lines = engine.must(&["logs", "web"]);
-    assert_eq!(lines, "listening on 3000\nGET /", "each line once");
+    // The answer may be here before the line that tells of it.
+    let lines = || engine.must(&["logs", "web"]);
+    until("the log of the answer", || lines().contains("GET /").then_some(()));
+    assert_eq!(lines(), "listening on 3000\nGET /", "each line once");
     assert_eq!(engine.must(&["logs", "--tail", "1", "web"]), "GET /");
     let dated = engine.must(&["logs", "--timestamps", "web"]);
     assert!(dated.starts_with("20") && dated.ends_with(" GET /"), "{dated}");
