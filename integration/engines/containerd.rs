@@ -134,7 +134,7 @@ impl Containerd {
     /// Ends the test if anything is left of containers, now that all are deleted.
     #[track_caller]
     pub(crate) fn assert_clean(&self) {
-        self.assert_clean_within(Duration::from_secs(10));
+        self.assert_clean_within(Duration::from_secs(30));
     }
 
     #[track_caller]

@@ -123,7 +123,7 @@ impl<'a> Docker<'a> {
             shims.chain(mounts).chain(cgroups).chain(states).collect::<Vec<_>>()
         };
         // A shim ends a moment after its container.
-        let give_up = Instant::now() + Duration::from_secs(10);
+        let give_up = Instant::now() + Duration::from_secs(30);
         while !left().is_empty() {
             assert!(Instant::now() < give_up, "left behind: {:#?}", left());
             sleep(Duration::from_millis(50));
