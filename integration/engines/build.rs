@@ -241,7 +241,7 @@ fn keeps(site: Site, parts: &[Part]) {
         part(site);
         eprintln!("{:5.1} s: {what}", started.elapsed().as_secs_f64());
     }
-    let give_up = Instant::now() + Duration::from_secs(5);
+    let give_up = Instant::now() + Duration::from_secs(30);
     while !site.host.list("/run/orlop").is_empty() {
         assert!(Instant::now() < give_up, "left behind: {:?}", site.host.list("/run/orlop"));
         std::thread::sleep(Duration::from_millis(50));

@@ -5,7 +5,6 @@ mod node;
 mod stream;
 
 use std::fs;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -97,14 +96,17 @@ fn what_is_executed_answers_streams_and_ends_with_its_status() {
         assert!(end.contains("Success"), "{end}");
 
         // With one: its size, before and after a change.
-        let mut stream = node.stream("Exec", &exec_request(&main, "read line; stty size; read line; stty size", true));
+        let script = "while read word && [ $word = again ]; do echo $(stty size).; done";
+        let mut stream = node.stream("Exec", &exec_request(&main, script, true));
         for (width, height) in [(99, 33), (120, 44)] {
             stream.send(Channel::Resize, format!("{{\"Width\":{width},\"Height\":{height}}}").as_bytes());
             // The size is not told by the channel that what is typed comes by.
-            std::thread::sleep(Duration::from_millis(300));
-            stream.send(Channel::Stdin, b"\n");
-            stream.expect(Channel::Stdout, &format!("{height} {width}\r\n"));
+            until("the size", || {
+                stream.send(Channel::Stdin, b"again\n");
+                stream.expect(Channel::Stdout, ".").contains(&format!("{height} {width}.")).then_some(())
+            });
         }
+        stream.send(Channel::Stdin, b"enough\n");
         assert!(stream.rest()[2].contains("Success"));
         node.remove(&id);
         node.assert_clean();
@@ -248,11 +250,15 @@ fn pods_outlive_containerd_and_what_happens_meanwhile_is_told() {
         let id = node.run(&pod);
         let stays = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
         let stays = node.start(&id, &pod, &Container { name: "stays", script: stays, ..Container::default() });
-        let goes =
-            node.start(&id, &pod, &Container { name: "goes", script: "sleep 1; exit 5", ..Container::default() });
+        let goes = "while [ ! -e /end ]; do sleep 0.1; done; exit 5";
+        let goes = node.start(&id, &pod, &Container { name: "goes", script: goes, ..Container::default() });
         let shims = node.shims();
         node.stop_containerd();
-        std::thread::sleep(Duration::from_millis(1500));
+        let waiting =
+            || node.host.processes().into_iter().find(|(_, what)| what.contains("-e /end")).map(|(pid, _)| pid);
+        // Which may be a child that becomes `sleep` just now.
+        until("it to be told", || fs::write(format!("/proc/{}/root/end", waiting()?), "").ok());
+        until("the container's end", || waiting().is_none().then_some(()));
         node.start_containerd();
         assert_eq!(node.end(&goes).exit_code, 5);
         assert_eq!(node.status(&stays).state, RUNNING);

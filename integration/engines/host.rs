@@ -505,7 +505,7 @@ fn mounts(pid: i32) -> Vec<String> {
 /// Waits until there is something; a while.
 #[track_caller]
 pub(crate) fn until<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + Duration::from_secs(30);
+    let give_up = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = there() {
             return found;

@@ -366,3 +366,21 @@ pub(crate) fn oom_hint(error: Error, oom_kills: u64) -> Error {
     }
     Error::new(error.kind(), format!("{error}: init was OOM-killed (memory limit too low?)"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_a_child_that_had_not_read_all_are_heard() {
+        let ends = Ends::new().unwrap();
+        let failure = Failure::new(Step::NotFound, Errno::NOENT);
+        Channel(ends.child.as_fd()).send(&failure.encode()).unwrap();
+        Channel(ends.parent.as_fd()).tell(Message::Go).unwrap();
+        drop(ends.child);
+        let parent = Channel(ends.parent.as_fd());
+        let (bytes, length, _) = parent.receive().unwrap();
+        assert_eq!(Failure::decode(&bytes[..length]), Some(failure));
+        assert_eq!(parent.receive().unwrap().1, 0);
+    }
+}

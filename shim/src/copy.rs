@@ -5,9 +5,10 @@
 use std::time::{Duration, Instant};
 
 use orlop_sys::rustix::event::{PollFd, PollFlags, Timespec, poll};
-use orlop_sys::rustix::io::{read, write};
+use orlop_sys::rustix::fs::{CWD, Mode, OFlags, openat};
+use orlop_sys::rustix::io::{ioctl_fionread, read, write};
 use orlop_sys::rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
-use orlop_sys::{AsFd, BorrowedFd, Errno, OwnedFd};
+use orlop_sys::{AsFd, AsRawFd, BorrowedFd, Errno, OwnedFd};
 
 use crate::poll::{Interest, Poll, Token};
 
@@ -141,13 +142,24 @@ fn has_reader(sink: BorrowedFd<'_>) -> bool {
     !fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
 }
 
+/// How many bytes are in a pipe or a terminal, for their reader.
+fn unread(fd: &OwnedFd) -> u64 {
+    ioctl_fionread(fd).unwrap_or_default()
+}
+
+/// The reading end of a FIFO by its writing end, which keeps nobody from finding the end of it.
+fn reading_end(sink: &OwnedFd) -> Option<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", sink.as_raw_fd());
+    openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
 /// A place in the table.
 #[derive(Debug)]
 enum Place {
     Free,
     Open(Stream),
-    /// At its end; the number is its owner's until it is removed.
-    Ended,
+    /// At its end; the number is its owner's until it is removed. If its reader had not read all of it, then also the FIFO.
+    Ended(Option<OwnedFd>),
 }
 
 /// All streams of this process.
@@ -189,13 +201,15 @@ impl Streams {
         copy.waits = waits;
         if let Some((fd, interest)) = copy.watched() {
             if poll.add(fd, Token::Stream(number), interest).is_err() {
-                *place = Place::Ended;
+                *place = Place::Ended(None);
             }
             return;
         }
         copy.held = None;
-        if copy.way != Way::Out || has_reader(copy.sink.as_fd()) {
-            *place = Place::Ended;
+        if copy.way != Way::Out {
+            *place = Place::Ended(None);
+        } else if has_reader(copy.sink.as_fd()) {
+            *place = Place::Ended(reading_end(&copy.sink).filter(|fifo| unread(fifo) > 0));
         } else {
             self.pause = LOOK.0;
             self.look = Some(Instant::now() + self.pause);
@@ -216,10 +230,10 @@ impl Streams {
         for place in &mut self.places {
             match place {
                 Place::Open(copy) if copy.waits == Waits::Reader && has_reader(copy.sink.as_fd()) => {
-                    *place = Place::Ended;
+                    *place = Place::Ended(reading_end(&copy.sink));
                 }
                 Place::Open(copy) => waiting |= copy.waits == Waits::Reader,
-                Place::Free | Place::Ended => {}
+                Place::Free | Place::Ended(_) => {}
             }
         }
         self.pause = (self.pause * 2).min(LOOK.1);
@@ -229,6 +243,16 @@ impl Streams {
     /// Whether the source may have more to say.
     pub fn is_flowing(&self, number: u32) -> bool {
         matches!(self.places.get(number as usize), Some(Place::Open(copy)) if copy.waits != Waits::Reader)
+    }
+
+    /// How many bytes the source has said and nobody has read yet, be they still here or in the engine's FIFO.
+    pub fn unread(&self, number: u32) -> u64 {
+        match self.places.get(number as usize) {
+            Some(Place::Open(copy)) if copy.way == Way::Out => unread(&copy.source) + unread(&copy.sink),
+            Some(Place::Open(copy)) if copy.way == Way::Append => unread(&copy.source),
+            Some(Place::Ended(Some(fifo))) => unread(fifo),
+            _ => 0,
+        }
     }
 
     /// Gives up the end of the FIFO that is held; for input, the engine alone decides now when it ends.

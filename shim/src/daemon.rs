@@ -1,5 +1,6 @@
 //! The daemon: one thread that sleeps until something is ready, and does a little of it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use orlop_sys::process::{adopt_fd, dead_child};
@@ -47,6 +48,8 @@ pub struct Daemon {
     /// The pod that this shim keeps, if it was asked to.
     pub(crate) pod: Option<Pod>,
     pub(crate) drains: Vec<Drain>,
+    /// Processes whose ends are told when their output is read.
+    pub(crate) readings: BTreeSet<(String, String)>,
     pub(crate) loggers: Vec<Logger>,
     pub(crate) namespace: String,
     /// The last number that was given to a container's memory.
@@ -104,6 +107,7 @@ impl Daemon {
             jobs: Vec::new(),
             pod: None,
             drains: Vec::new(),
+            readings: BTreeSet::new(),
             loggers: Vec::new(),
             namespace: namespace.to_owned(),
             memories: 0,
@@ -143,6 +147,7 @@ impl Daemon {
             let now = Instant::now();
             self.look_at_memory(|memory| memory.again.is_some_and(|again| again <= now));
             self.events.turn(&self.poll, Interest::empty());
+            self.settle_all();
             self.drain();
             self.end_loggers();
         }
@@ -178,10 +183,14 @@ impl Daemon {
         let drains = self.drains.iter().map(|drain| drain.deadline);
         let loggers = self.loggers.iter().map(|logger| logger.until);
         let memories = self.containers.0.values().filter_map(|container| container.memory.as_ref()?.again);
+        let now = Instant::now();
+        let reading =
+            |(id, exec): &(String, String)| Some(self.containers.0.get(id)?.process(exec)?.reading?.again(now));
+        let readings = self.readings.iter().filter_map(reading);
         let others = [self.streams.deadline(), self.events.deadline(), self.trim_at, self.idle_until, farewell];
-        let next = drains.chain(loggers).chain(memories).chain(others.into_iter().flatten()).min()?;
+        let next = drains.chain(loggers).chain(memories).chain(readings).chain(others.into_iter().flatten()).min()?;
         // A little late rather than a little early, and again.
-        Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+        Some(next.saturating_duration_since(now) + Duration::from_millis(1))
     }
 
     fn read_signals(&mut self) {

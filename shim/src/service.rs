@@ -26,7 +26,7 @@ use crate::sandbox;
 use crate::server::Caller;
 use crate::start::{read_file, write_file};
 use crate::stats;
-use crate::task::{self, Container, Drain, Exit, Logger, Memory, Pause, Phase, Process, Wish};
+use crate::task::{self, Container, Drain, Exit, Logger, Memory, Pause, Phase, Process, Reading, Wish};
 use crate::ttrpc::{Code, Request, Status};
 use crate::wire::Message;
 
@@ -348,6 +348,8 @@ impl Daemon {
         let process = self.containers.process_mut(request.id, request.exec_id)?;
         let may = match process.phase {
             Phase::Stopped => true,
+            // It was told as an end already: State says so.
+            Phase::Ended => process.reading.is_some(),
             Phase::Added => !request.exec_id.is_empty(),
             Phase::Created => request.exec_id.is_empty(),
             _ => false,
@@ -373,6 +375,9 @@ impl Daemon {
                 continue;
             }
             let drain = self.drains.swap_remove(at);
+            // What was said is on its way, and who deletes knows of the end.
+            self.tell_end(&drain.id, &drain.exec);
+            self.settle(&drain.id, "");
             let reply = if drain.exec.is_empty() {
                 self.delete_container(&drain.id, drain.caller)
             } else {
@@ -852,6 +857,7 @@ impl Daemon {
         {
             self.reap_now(container.init.pid, id, "");
         }
+        self.tell_end(id, "");
         let Some(mut container) = self.containers.0.remove(id) else { return Ok(Message::new()) };
         for (_, process) in std::mem::take(&mut container.execs) {
             self.end_streams(process);
@@ -898,31 +904,58 @@ impl Daemon {
         self.settle(id, exec);
     }
 
-    /// Tells of a process's end, when everything that comes before it has been told.
+    /// Tells of a process's end, when everything that comes before it has been told, and heard.
     fn settle(&mut self, id: &str, exec: &str) {
-        let Some(container) = self.containers.0.get_mut(id) else { return };
-        if let Some(process) = container.execs.get_mut(exec)
-            && process.phase == Phase::Ended
-        {
-            process.phase = Phase::Stopped;
-            let (waiters, answer) = (std::mem::take(&mut process.waiters), waited(process));
-            let (pid, exit) = (process.pid, process.exit);
-            self.tell_exit(id, exec, pid, exit, waiters, &answer);
+        if self.is_read(id, exec) {
+            self.tell_end(id, exec);
         }
-        let Some(container) = self.containers.0.get_mut(id) else { return };
         // Init's end is the container's last.
-        if container.init.phase != Phase::Ended || container.execs.values().any(Process::lives) {
+        if !exec.is_empty() && self.is_read(id, "") {
+            self.tell_end(id, "");
+        }
+    }
+
+    /// Goes on with ends that were not told yet because somebody still read.
+    pub(crate) fn settle_all(&mut self) {
+        for (id, exec) in std::mem::take(&mut self.readings) {
+            self.settle(&id, &exec);
+        }
+    }
+
+    /// Whether all is read that a process has said before its end, or nobody reads on; if not, it is looked at again.
+    fn is_read(&mut self, id: &str, exec: &str) -> bool {
+        let Some(container) = self.containers.0.get_mut(id) else { return false };
+        let others_first = exec.is_empty() && container.execs.values().any(Process::is_untold);
+        let Some(process) = container.process_mut(exec) else { return false };
+        if process.phase != Phase::Ended || others_first {
+            return false;
+        }
+        let output = process.streams.iter().filter(|number| process.input != Some(**number));
+        let unread = output.map(|number| self.streams.unread(*number)).sum();
+        let now = Instant::now();
+        if process.reading.get_or_insert_with(|| Reading::new(unread, now)).is_over(unread, now) {
+            return true;
+        }
+        self.readings.insert((id.to_owned(), exec.to_owned()));
+        false
+    }
+
+    /// Tells of a process's end, if it has ended and that was not told.
+    fn tell_end(&mut self, id: &str, exec: &str) {
+        let Some(container) = self.containers.0.get(id) else { return };
+        if container.process(exec).is_none_or(|process| process.phase != Phase::Ended) {
             return;
         }
-        // A kill that explains it comes first.
-        let number = container.memory.as_ref().map(|memory| memory.number);
-        self.look_at_memory(|memory| Some(memory.number) == number);
-        let Some(container) = self.containers.0.get_mut(id) else { return };
-        let init = &mut container.init;
-        init.phase = Phase::Stopped;
-        let (waiters, answer) = (std::mem::take(&mut init.waiters), waited(init));
-        let (pid, exit) = (init.pid, init.exit);
-        self.tell_exit(id, id, pid, exit, waiters, &answer);
+        if exec.is_empty() {
+            // A kill that explains it comes first.
+            let number = container.memory.as_ref().map(|memory| memory.number);
+            self.look_at_memory(|memory| Some(memory.number) == number);
+        }
+        let Some(process) = self.containers.0.get_mut(id).and_then(|c| c.process_mut(exec)) else { return };
+        process.phase = Phase::Stopped;
+        let (waiters, answer) = (std::mem::take(&mut process.waiters), waited(process));
+        let (pid, exit) = (process.pid, process.exit);
+        self.tell_exit(id, if exec.is_empty() { id } else { exec }, pid, exit, waiters, &answer);
     }
 
     fn watch_memory(&mut self, id: &str, pid: u32) {

@@ -1,7 +1,7 @@
 //! Containers and their processes, as the task service knows them.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orlop_sys::OwnedFd;
 use orlop_sys::rustix::process::WaitIdStatus;
@@ -27,7 +27,7 @@ pub enum Phase {
     Starting,
     /// The user's program runs.
     Running,
-    /// It has ended, and containerd may not have been told yet.
+    /// It has ended, and containerd has not been told yet: something else comes first.
     Ended,
     /// It has ended, and everybody knows.
     Stopped,
@@ -96,6 +96,8 @@ pub struct Process {
     pub logged: Vec<OwnedFd>,
     /// Who waits for its end.
     pub waiters: Vec<Caller>,
+    /// It has ended, and somebody still reads what it has said.
+    pub reading: Option<Reading>,
     /// Calls of `Kill` that wait for it to have a pid.
     pub signals: Vec<(Caller, Vec<u8>)>,
     /// The document of an exec, until it is started.
@@ -120,6 +122,7 @@ impl Process {
             logger: 0,
             logged: Vec::new(),
             waiters: Vec::new(),
+            reading: None,
             signals: Vec::new(),
             document: Vec::new(),
             deleting: false,
@@ -129,6 +132,46 @@ impl Process {
     /// True while it, or what is becoming it, is alive.
     pub fn lives(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Running)
+    }
+
+    /// True while it lives, and until its end is told.
+    pub fn is_untold(&self) -> bool {
+        self.lives() || self.phase == Phase::Ended
+    }
+}
+
+/// How long an end is not told while nobody reads on...
+const STALLED: Duration = Duration::from_millis(250);
+/// ...and while somebody does. What outlives a process may hold its output, and never stop to say something.
+const READ: Duration = Duration::from_secs(2);
+
+/// Somebody reads what a process has said before its end. containerd's client closes its FIFOs as soon as it hears of an
+/// end (`Cancel` of its package `cio`, before `Wait`), so it hears of it when it has read them.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    unread: u64,
+    began: Instant,
+    /// When there was less to read than before, or more.
+    moved: Instant,
+}
+
+impl Reading {
+    /// Nobody has looked yet.
+    pub fn new(unread: u64, now: Instant) -> Self {
+        Self { unread, began: now, moved: now }
+    }
+
+    /// So much is not read now. Whether the end can be told.
+    pub fn is_over(&mut self, unread: u64, now: Instant) -> bool {
+        if unread != self.unread {
+            (self.unread, self.moved) = (unread, now);
+        }
+        unread == 0 || now >= self.moved + STALLED || now >= self.began + READ
+    }
+
+    /// When to look again: often at first, for most have read all at once.
+    pub fn again(&self, now: Instant) -> Instant {
+        now + (now.saturating_duration_since(self.began) / 8).min(Duration::from_millis(10))
     }
 }
 
@@ -307,6 +350,25 @@ pub struct Drain {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reading_is_over_when_all_is_read_or_nothing_moves_or_it_takes_too_long() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        // What is not read at which time, in milliseconds, and whether it is over then.
+        let all_read = [(0, 9, false), (1, 5, false), (2, 0, true)];
+        let stalls = [(0, 9, false), (100, 5, false), (349, 5, false), (350, 5, true)];
+        let more_comes = [(0, 9, false), (200, 99, false), (400, 9, false), (651, 9, true)];
+        for steps in [&all_read[..], &stalls, &more_comes, &[(0, 0, true)]] {
+            let mut reading = Reading::new(9, begin);
+            for (ms, unread, over) in steps {
+                assert_eq!(reading.is_over(*unread, at(*ms)), *over, "{steps:?} at {ms}");
+            }
+        }
+        let mut reading = Reading::new(9, begin);
+        let ends = (0..).find(|ms| reading.is_over(ms + 1, at(*ms)));
+        assert_eq!(ends, Some(2000));
+    }
 
     #[test]
     fn an_exit_is_written_and_read_again() {

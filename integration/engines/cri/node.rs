@@ -201,7 +201,7 @@ impl Node {
             }
             left
         };
-        let patience = Instant::now() + Duration::from_secs(10);
+        let patience = Instant::now() + Duration::from_secs(30);
         while !left().is_empty() {
             assert!(Instant::now() < patience, "left behind: {:#?}\n{}", left(), self.log());
             sleep(Duration::from_millis(50));

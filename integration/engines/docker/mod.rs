@@ -123,7 +123,7 @@ impl<'a> Docker<'a> {
             shims.chain(mounts).chain(cgroups).chain(states).collect::<Vec<_>>()
         };
         // A shim ends a moment after its container.
-        let give_up = Instant::now() + Duration::from_secs(10);
+        let give_up = Instant::now() + Duration::from_secs(30);
         while !left().is_empty() {
             assert!(Instant::now() < give_up, "left behind: {:#?}", left());
             sleep(Duration::from_millis(50));
@@ -179,9 +179,12 @@ fn the_promises(release: Release, way: Way) {
     for (what, promise) in promises {
         eprintln!("{what}");
         promise(&docker);
+        docker.assert_clean();
     }
     eprintln!("restarts of the daemon");
-    restart::restored(&mut docker);
+    // With containerd's own shim, Docker 26 knows no status of an end that it has missed; so it is with runc, too.
+    let missed = if (release, way) == (Release::Trixie, Way::Path) { 255 } else { 5 };
+    restart::restored(&mut docker, missed);
     docker.assert_clean();
 }
 

@@ -237,10 +237,15 @@ impl Engine<'_> {
         self.must(&["image", "inspect", "--format", "{{.Id}}", name])
     }
 
-    /// What a port of the host answers, if it does within two seconds.
+    /// What a port of the host answers; `None` if nothing listens there, or who listens ends without a word.
     pub(crate) fn get(&self, port: u16, path: &str) -> Option<String> {
+        self.get_within(20, port, path)
+    }
+
+    /// The same for a port that may be silent.
+    pub(crate) fn get_within(&self, seconds: u32, port: u16, path: &str) -> Option<String> {
         let script = "exec 3<>/dev/tcp/127.0.0.1/$0 && printf 'GET %s HTTP/1.0\\r\\n\\r\\n' $1 >&3 && cat <&3";
-        let ran = self.host.run(&["timeout", "2", "bash", "-c", script, &port.to_string(), path]);
+        let ran = self.host.run(&["timeout", &seconds.to_string(), "bash", "-c", script, &port.to_string(), path]);
         let (head, body) = ran.out.split_once("\r\n\r\n")?;
         head.lines().next()?.contains(" 200 ").then(|| body.trim_end().to_owned())
     }
@@ -248,7 +253,7 @@ impl Engine<'_> {
     /// Waits until a port of the host answers so.
     #[track_caller]
     pub(crate) fn answers(&self, port: u16, path: &str, want: &str) {
-        let give_up = Instant::now() + Duration::from_secs(20);
+        let give_up = Instant::now() + Duration::from_secs(30);
         loop {
             let got = self.get(port, path);
             if got.as_deref() == Some(want) {

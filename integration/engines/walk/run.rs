@@ -53,7 +53,7 @@ pub(super) fn states(engine: &Engine) {
     assert!(listed().starts_with("Up "));
 
     engine.must(&["pause", "life"]);
-    assert_eq!((status().as_str(), answer()), ("paused", None));
+    assert_eq!((status().as_str(), engine.get_within(2, 8090, "/")), ("paused", None));
     assert!(engine.kind.is_paused(&listed()), "{}", listed());
     engine.refused(&["exec", "life", "true"]);
     engine.refused(&["pause", "life"]);
@@ -63,8 +63,8 @@ pub(super) fn states(engine: &Engine) {
 
     // It is asked to end, and does before it would be killed.
     let asked = Instant::now();
-    engine.must(&["stop", "-t", "10", "life"]);
-    assert!(asked.elapsed() < Duration::from_secs(9), "killed after {:?}", asked.elapsed());
+    engine.must(&["stop", "-t", "60", "life"]);
+    assert!(asked.elapsed() < Duration::from_secs(55), "killed after {:?}", asked.elapsed());
     assert_eq!((status().as_str(), answer()), ("exited", None));
     assert_eq!(engine.inspect("life", "{{.State.ExitCode}} {{.State.Running}} {{.State.Pid}}"), "0 false 0");
     assert!(listed().starts_with("Exited (0) "), "{}", listed());
@@ -73,7 +73,7 @@ pub(super) fn states(engine: &Engine) {
 
     engine.must(&["start", "life"]);
     let pid = engine.pid("life");
-    engine.must(&["restart", "-t", "10", "life"]);
+    engine.must(&["restart", "-t", "60", "life"]);
     assert_eq!(status(), "running");
     assert_ne!(engine.pid("life"), pid);
     engine.answers(8090, "/", "<h1>Ahoy</h1>");

@@ -44,11 +44,13 @@ pub(super) fn registry(engine: &Engine) {
     let _server = host.daemon("registry", &["sh", "-c", script]);
     let log = || fs::read_to_string(host.path("/srv/registry/log")).unwrap();
     until("the registry", || host.run(&["bash", "-c", "true >/dev/tcp/127.0.0.1/5000"]).ok().then_some(()));
-    // What one command makes the registry do.
-    let moved = |args: &[&str], method: &str, path: &str| {
+    // How often one command makes the registry do something, which it tells of after it has answered.
+    let moves = |args: &[&str], method: &str, path: &str, want: usize, why: &str| {
         let before = log().len();
         engine.must(args);
-        requests(&log()[before..], method, path).count()
+        let count = || requests(&log()[before..], method, path).count();
+        until(why, || (count() >= want).then_some(()));
+        assert_eq!(count(), want, "{why}");
     };
     let insecure = engine.kind.insecure();
     let with = |verb, rest: &[&'static str]| [&[verb], insecure, rest].concat();
@@ -67,17 +69,17 @@ pub(super) fn registry(engine: &Engine) {
     assert!(said.to_lowercase().contains("unauthorized") || said.contains("invalid username/password"), "{said}");
     assert!(engine.must(&with("login", &["-u", USER.0, "-p", USER.1, REGISTRY])).contains("Login Succeeded"));
     const UPLOADS: &str = "/blobs/uploads/";
-    assert_eq!(moved(&with("push", &[ONE]), "PUT", UPLOADS), 4, "three layers and a configuration");
-    assert_eq!(moved(&with("push", &[ONE]), "PUT", UPLOADS), 0, "nothing was missing");
-    assert_eq!(moved(&with("push", &[TWO]), "PUT", UPLOADS), 2, "one layer and a configuration were missing");
+    moves(&with("push", &[ONE]), "PUT", UPLOADS, 4, "three layers and a configuration");
+    moves(&with("push", &[ONE]), "PUT", UPLOADS, 0, "nothing was missing");
+    moves(&with("push", &[TWO]), "PUT", UPLOADS, 2, "one layer and a configuration were missing");
 
     let ids = [ONE, TWO].map(|name| engine.image_id(name));
     engine.must(&["rmi", ONE, TWO]);
     engine.forget_builds();
     const BLOBS: &str = "/blobs/sha256:";
-    assert_eq!(moved(&with("pull", &[ONE]), "GET", BLOBS), 3, "all but the base");
-    assert_eq!(moved(&with("pull", &[TWO]), "GET", BLOBS), 2, "one layer and a configuration were missing");
-    assert_eq!(moved(&with("pull", &[TWO]), "GET", BLOBS), engine.kind.fetched_again(), "nothing was missing");
+    moves(&with("pull", &[ONE]), "GET", BLOBS, 3, "all but the base");
+    moves(&with("pull", &[TWO]), "GET", BLOBS, 2, "one layer and a configuration were missing");
+    moves(&with("pull", &[TWO]), "GET", BLOBS, engine.kind.fetched_again(), "nothing was missing");
     assert_eq!([ONE, TWO].map(|name| engine.image_id(name)), ids);
     engine.must(&["run", "-d", "--name", "site", "-p", "8080:80", TWO]);
     engine.answers(8080, "/index.html", "<h1>Two</h1>");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::engine::Engine;
+use crate::host::until;
 
 /// inspect's document.
 pub(super) fn inspect(engine: &Engine) {
@@ -39,8 +40,10 @@ pub(super) fn inspect(engine: &Engine) {
 pub(super) fn logs(engine: &Engine) {
     engine.must(&["run", "-d", "-p", "8080:3000", "--name", "web", "web:1.0"]);
     engine.answers(8080, "/", "<h1>Ahoy</h1>");
-    let lines = engine.must(&["logs", "web"]);
-    assert_eq!(lines, "listening on 3000\nGET /", "each line once");
+    // The answer may be here before the line that tells of it.
+    let lines = || engine.must(&["logs", "web"]);
+    until("the log of the answer", || lines().contains("GET /").then_some(()));
+    assert_eq!(lines(), "listening on 3000\nGET /", "each line once");
     assert_eq!(engine.must(&["logs", "--tail", "1", "web"]), "GET /");
     let dated = engine.must(&["logs", "--timestamps", "web"]);
     assert!(dated.starts_with("20") && dated.ends_with(" GET /"), "{dated}");
@@ -115,12 +118,13 @@ pub(super) fn terminal(engine: &Engine) {
     // Keys become signals of what runs in front.
     shell.type_in("sleep 1000\n");
     shell.expect("sleep 1000");
-    std::thread::sleep(Duration::from_millis(300));
+    let asleep = || engine.must(&["top", "web"]).lines().any(|line| line.ends_with(" sleep 1000"));
+    until("the command to run", || asleep().then_some(()));
     shell.type_in("\x03");
     shell.expect("ready> ");
     // A window's new size arrives.
     shell.resize(40, 120);
-    crate::host::until("the new size", || {
+    until("the new size", || {
         shell.type_in("stty size\n");
         shell.expect("stty size\r\n");
         (shell.expect("ready> ").trim_end() == "40 120").then_some(())

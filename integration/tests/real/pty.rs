@@ -62,7 +62,7 @@ impl Terminal {
     /// Waits until `text` appears, and takes everything up to its end; what came before it.
     #[track_caller]
     pub(crate) fn expect(&mut self, text: &str) -> String {
-        let give_up = Instant::now() + Duration::from_secs(10);
+        let give_up = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(at) = self.unread.find(text) {
                 let before = self.unread[..at].to_owned();

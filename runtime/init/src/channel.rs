@@ -283,9 +283,8 @@ impl Channel<'_> {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
             match recvmsg(self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
-                // A peer that died with unread messages: the end all the same.
-                Err(Errno::CONNRESET) => break 0,
+                // CONNRESET: the peer died and had not read all. That is said once, before the peer's own last words.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 other => break other?.bytes,
             }
         };

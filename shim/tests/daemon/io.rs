@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use orlop_shim::client::number;
 use orlop_shim::message::any;
 use orlop_shim::wire::Message;
+use orlop_sys::rustix::io::ioctl_fionread;
 use serde_json::{Value as Json, json};
 
 use crate::{Client, Place, assert_answers_at_once, skipped};
@@ -218,6 +219,61 @@ fn nothing_is_lost_when_a_process_ends_before_its_output_is_read() {
         assert_eq!((output.len(), errors.as_str()), (4000, "to err\n"));
         client.receive(delete).unwrap();
     }
+}
+
+// containerd's client closes its FIFOs as soon as it hears of the end.
+#[test]
+fn an_end_is_told_when_a_reader_has_all_that_was_said_before_it() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["head", "-c", "300000", "/dev/zero"]);
+    place.listen();
+    let mut client = place.start();
+    client.call("Create", &place.create()).unwrap();
+    let mut fifo = fs::File::open(place.path("out")).unwrap();
+    let seen = fifo.try_clone().unwrap();
+    client.process("Start", "").unwrap();
+    // Slower than whoever writes.
+    let reader = thread::spawn(move || {
+        let (mut buffer, mut got) = ([0; 4096], 0);
+        while let Ok(n @ 1..) = fifo.read(&mut buffer) {
+            got += n;
+            thread::sleep(Duration::from_millis(2));
+        }
+        got
+    });
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
+    assert_eq!(ioctl_fionread(&seen).unwrap(), 0, "bytes that were not read when the end was told");
+    assert_eq!(place.events(3).last().unwrap(), "/tasks/exit");
+    assert_eq!(reader.join().unwrap(), 300_000);
+    client.process("Delete", "").unwrap();
+}
+
+#[test]
+fn an_end_is_told_also_if_nobody_reads_and_a_delete_does_not_wait_for_it() {
+    if skipped() {
+        return;
+    }
+    let mut place = Place::new(&["head", "-c", "4000", "/dev/zero"]);
+    place.listen();
+    let mut client = place.start();
+    client.call("Create", &place.create()).unwrap();
+    client.process("Start", "").unwrap();
+    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
+    client.process("Delete", "").unwrap();
+
+    // A second one is deleted as soon as it has ended, whether that was told or not.
+    client.call("Create", &place.create()).unwrap();
+    client.process("Start", "").unwrap();
+    let wait = client.send("Wait", &Message::new().text(1, "c1"));
+    while number(&client.process("State", "").unwrap(), 4) != 3 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(number(&client.process("Delete", "").unwrap(), 2), 0);
+    assert_eq!(number(&client.receive(wait).unwrap(), 1), 0);
+    let told = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
+    assert_eq!(place.events(8), [told, told].concat());
 }
 
 #[test]
