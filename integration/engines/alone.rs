@@ -3,17 +3,15 @@
 //! are published; containers have the host's network here, and a port each.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use orlop_integration::{Ran, skip};
+use orlop_integration::Ran;
 use serde_json::Value;
 
 use crate::host::{Host, Release, until};
 use crate::pty::Terminal;
-use crate::walk::Base;
+use crate::walk::registry::{REGISTRY, USER, serve};
+use crate::walk::{Base, Follower};
 
 /// The steps in their order: later ones use the images that earlier ones have made.
 const STEPS: [(&str, Step); 17] = [
@@ -394,22 +392,14 @@ fn logs(alone: &Alone<'_>) {
     let dated = alone.shim(&["logs", "--timestamps", "web"]);
     assert!(dated.starts_with("20") && dated.ends_with(" GET /"), "{dated}");
 
-    let follow = alone.host.command(&["orlop-shim", "logs", "-f", "web"]).stdout(Stdio::piped()).spawn();
-    let mut follower = follow.unwrap();
-    let (sender, lines) = mpsc::channel();
-    let output = BufReader::new(follower.stdout.take().unwrap());
-    let reader =
-        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    let next = || lines.recv_timeout(Duration::from_secs(20));
-    assert_eq!((next().unwrap().as_str(), next().unwrap().as_str()), ("listening on 3000", "GET /"));
+    let follower = Follower::new(alone.host.command(&["orlop-shim", "logs", "-f", "web"]));
+    assert_eq!((follower.line().as_str(), follower.line().as_str()), ("listening on 3000", "GET /"));
     alone.get(8080, "/name");
-    assert_eq!(next().unwrap(), "GET /name");
+    assert_eq!(follower.line(), "GET /name");
     // It ends with the container.
     alone.shim(&["stop", "web"]);
-    assert_eq!(next().unwrap(), "closing");
-    assert_eq!(next(), Err(mpsc::RecvTimeoutError::Disconnected));
-    reader.join().unwrap().unwrap();
-    assert!(follower.wait().unwrap().success());
+    assert_eq!(follower.line(), "closing");
+    follower.end();
     alone.remove(&["web"]);
 
     // Both streams, and all of what comes just before the end.
@@ -457,30 +447,13 @@ fn terminal(alone: &Alone<'_>) {
 }
 
 fn registry(alone: &Alone<'_>) {
-    const REGISTRY: &str = "127.0.0.1:5000";
     const NAME: &str = "127.0.0.1:5000/team/web:1.0";
     let host = alone.host;
-    let password = Command::new("htpasswd").args(["-Bbn", "deck", "a pass: word"]).output();
-    let (Ok(_), Ok(password)) = (fs::copy("/usr/bin/docker-registry", host.path("/srv/docker-registry")), password)
-    else {
-        return skip("push and pull: no docker-registry or no htpasswd");
-    };
-    host.write("/srv/registry/htpasswd", String::from_utf8_lossy(&password.stdout).trim_end());
-    host.write(
-        "/srv/registry/config.yml",
-        format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: /srv/registry/data}}}}\n\
-             http: {{addr: \"{REGISTRY}\"}}\nauth: {{htpasswd: {{realm: orlop, path: /srv/registry/htpasswd}}}}\n"
-        ),
-    );
-    let script = "exec /srv/docker-registry serve /srv/registry/config.yml >/srv/registry/log 2>&1";
-    let _server = host.daemon("registry", &["sh", "-c", script]);
-    until("the registry", || host.run(&["bash", "-c", "true >/dev/tcp/127.0.0.1/5000"]).ok().then_some(()));
-
+    let Some(_server) = serve(host) else { return };
     alone.bundle(&["tag", "web:1.0", NAME]);
     alone.refused("orlop-bundle", &["push", NAME]);
-    alone.refused("orlop-bundle", &["login", "-u", "deck", "-p", "wrong", REGISTRY]);
-    assert!(alone.bundle(&["login", "-u", "deck", "-p", "a pass: word", REGISTRY]).contains("Login Succeeded"));
+    alone.refused("orlop-bundle", &["login", "-u", USER.0, "-p", "wrong", REGISTRY]);
+    assert!(alone.bundle(&["login", "-u", USER.0, "-p", USER.1, REGISTRY]).contains("Login Succeeded"));
     let arrived = |ran: Ran| {
         ran.must().err.lines().filter(|line| line.ends_with(": Pushed") || line.ends_with(": Pull complete")).count()
     };

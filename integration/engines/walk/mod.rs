@@ -9,6 +9,8 @@ mod build;
 mod change;
 mod clean;
 mod engine;
+mod follow;
+pub(crate) mod registry;
 mod run;
 mod settings;
 mod share;
@@ -17,6 +19,7 @@ mod workflow;
 
 pub(crate) use base::{Base, busybox};
 pub(crate) use engine::{Builder, Engine, Kind};
+pub(crate) use follow::Follower;
 
 /// What is done and asserted in a step.
 type Step = fn(&Engine);

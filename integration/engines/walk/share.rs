@@ -1,22 +1,9 @@
-//! A registry with a password: Debian's, on the host's loopback.
-
-use std::fs;
-use std::process::Command;
-
-use orlop_integration::skip;
+//! To a registry and from it.
 
 use super::build::build;
 use super::engine::Engine;
+use super::registry::{LOG, REGISTRY, USER, serve};
 use crate::host::until;
-
-/// Where it listens.
-const REGISTRY: &str = "127.0.0.1:5000";
-
-/// This machine's.
-const PROGRAM: &str = "/usr/bin/docker-registry";
-
-/// A name and a password.
-const USER: (&str, &str) = ("deck", "a pass: word");
 
 /// Requests that its log tells of, from a mark on.
 fn requests<'a>(log: &'a str, method: &'a str, path: &'a str) -> impl Iterator<Item = &'a str> {
@@ -28,22 +15,8 @@ fn requests<'a>(log: &'a str, method: &'a str, path: &'a str) -> impl Iterator<I
 /// login, push, pull, logout.
 pub(super) fn registry(engine: &Engine) {
     let host = engine.host;
-    let password = Command::new("htpasswd").args(["-Bbn", USER.0, USER.1]).output();
-    let (Ok(_), Ok(password)) = (fs::copy(PROGRAM, host.path("/srv/docker-registry")), password) else {
-        return skip("push and pull: no docker-registry or no htpasswd");
-    };
-    host.write("/srv/registry/htpasswd", String::from_utf8_lossy(&password.stdout).trim_end());
-    host.write(
-        "/srv/registry/config.yml",
-        format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: /srv/registry/data}}}}\n\
-             http: {{addr: \"{REGISTRY}\"}}\nauth: {{htpasswd: {{realm: orlop, path: /srv/registry/htpasswd}}}}\n"
-        ),
-    );
-    let script = "exec /srv/docker-registry serve /srv/registry/config.yml >/srv/registry/log 2>&1";
-    let _server = host.daemon("registry", &["sh", "-c", script]);
-    let log = || fs::read_to_string(host.path("/srv/registry/log")).unwrap();
-    until("the registry", || host.run(&["bash", "-c", "true >/dev/tcp/127.0.0.1/5000"]).ok().then_some(()));
+    let Some(_server) = serve(host) else { return };
+    let log = || host.read(LOG);
     // How often one command makes the registry do something, which it tells of after it has answered.
     let moves = |args: &[&str], method: &str, path: &str, want: usize, why: &str| {
         let before = log().len();

@@ -1,13 +1,9 @@
 //! What is seen of a container from outside, and a shell in it.
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
-use std::sync::mpsc;
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::engine::Engine;
+use super::follow::Follower;
 use crate::host::until;
 
 /// inspect's document.
@@ -48,23 +44,16 @@ pub(super) fn logs(engine: &Engine) {
     let dated = engine.must(&["logs", "--timestamps", "web"]);
     assert!(dated.starts_with("20") && dated.ends_with(" GET /"), "{dated}");
 
-    let mut follower = engine.command(&["logs", "-f", "web"]).stdout(Stdio::piped()).spawn().unwrap();
-    let (sender, lines) = mpsc::channel();
-    let output = BufReader::new(follower.stdout.take().unwrap());
-    let reader =
-        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    let next = || lines.recv_timeout(Duration::from_secs(20));
-    assert_eq!((next().unwrap().as_str(), next().unwrap().as_str()), ("listening on 3000", "GET /"));
+    let follower = Follower::new(engine.command(&["logs", "-f", "web"]));
+    assert_eq!((follower.line().as_str(), follower.line().as_str()), ("listening on 3000", "GET /"));
     engine.get(8080, "/name");
-    assert_eq!(next().unwrap(), "GET /name");
+    assert_eq!(follower.line(), "GET /name");
     engine.get(8080, "/version");
-    assert_eq!(next().unwrap(), "GET /version");
+    assert_eq!(follower.line(), "GET /version");
     // It ends with the container.
     engine.must(&["stop", "web"]);
-    assert_eq!(next().unwrap(), "closing");
-    assert_eq!(next(), Err(mpsc::RecvTimeoutError::Disconnected));
-    reader.join().unwrap().unwrap();
-    assert!(follower.wait().unwrap().success());
+    assert_eq!(follower.line(), "closing");
+    follower.end();
     engine.remove(&["web"]);
 
     // Both streams, and all of what comes just before the end.
