@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod demo;
+mod failures;
 mod install;
 mod peers;
 mod suites;

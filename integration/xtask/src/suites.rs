@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::build;
+use crate::failures::{self, Failure};
 
 /// What `cargo xtask test` can be told.
 #[derive(clap::Args)]
@@ -100,18 +101,18 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     let pure_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     let views: &[&str] = if pure_v2 { &["v2"] } else { &["host", "v2"] };
 
-    let mut sum = Counts::default();
+    let (mut sum, mut failed) = (Counts::default(), Vec::new());
     let mut cargo = build::cargo();
     cargo.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]).args(&options.filter);
     cargo.env("ORLOP_RUNTIME", orlop).env("ORLOP_BUNDLE", build::program(&built, "orlop-bundle")?);
     if options.long {
         cargo.env("ORLOP_LONG", "1");
     }
-    sum += suite_run("workspace", &mut cargo, Judge::Libtest)?;
+    sum += suite_run("workspace", &mut cargo, Judge::Libtest, &mut failed)?;
 
     for view in views {
         let mut command = conformance(suite, orlop, view, options);
-        sum += suite_run(&format!("conformance-orlop-{view}"), &mut command, Judge::Closing)?;
+        sum += suite_run(&format!("conformance-orlop-{view}"), &mut command, Judge::Closing, &mut failed)?;
     }
     // What the peers do with the same cases, for comparison: their failures are theirs.
     for peer in ["crun", "runc"] {
@@ -123,7 +124,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
         for view in views.iter().filter(|view| peer == "runc" || **view == "v2") {
             let mut command = conformance(suite, &path, view, options);
             command.arg("--known");
-            suite_run(&format!("conformance-{peer}-{view}"), &mut command, Judge::Peer)?;
+            suite_run(&format!("conformance-{peer}-{view}"), &mut command, Judge::Peer, &mut failed)?;
         }
     }
 
@@ -131,6 +132,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     ensure!(sum.passed + sum.failed > 0, "no test ran");
     if sum.failed > 0 {
         println!("\nlogs: {}", build::scratch()?.display());
+        print!("{}", failures::summary(&failed));
     }
     println!("\n{sum}");
     Ok(if sum.failed == 0 { Verdict::Passed } else { Verdict::Failed })
@@ -156,8 +158,8 @@ enum Judge {
     Peer,
 }
 
-/// Runs one suite with its output in a log, and shows what matters of it.
-fn suite_run(name: &str, command: &mut Command, judge: Judge) -> Result<Counts> {
+/// Runs one suite with its output in a log, and shows what matters of it. What failed of ours is added to `failed`.
+fn suite_run(name: &str, command: &mut Command, judge: Judge, failed: &mut Vec<Failure>) -> Result<Counts> {
     println!("== {name}");
     let path = build::scratch()?.join(format!("{name}.log"));
     let mut log = File::create(&path).with_context(|| path.display().to_string())?;
@@ -173,8 +175,8 @@ fn suite_run(name: &str, command: &mut Command, judge: Judge) -> Result<Counts> 
     for line in BufReader::new(output).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         writeln!(log, "{line}")?;
-        if worth_showing(&line, judge) {
-            println!("   {}", line.trim());
+        if let Some(line) = shown(&line, judge) {
+            println!("   {line}");
         }
         text.push_str(&line);
         text.push('\n');
@@ -183,34 +185,44 @@ fn suite_run(name: &str, command: &mut Command, judge: Judge) -> Result<Counts> 
 
     let counted = if judge == Judge::Libtest { Some(libtest_counts(&text)) } else { closing_counts(&text) };
     let mut counts = counted.unwrap_or_default();
+    let mut found = match judge {
+        Judge::Libtest => failures::of_libtest(&text),
+        Judge::Closing => failures::of_tap(name, &text),
+        Judge::Peer => Vec::new(),
+    };
     // A crash, a build error, or a suite without a closing line is a failure even if no test says so.
-    if judge != Judge::Peer && counts.failed == 0 && (!status.success() || counted.is_none()) {
-        counts.failed = 1;
+    if judge != Judge::Peer && found.is_empty() && (!status.success() || counted.is_none()) {
         println!("   {name} ended with {status}");
+        found.push(Failure::of_suite(name, &text));
     }
-    println!("   {counts} in {:.1} s", started.elapsed().as_secs_f64());
-    if counts.failed > 0 && judge != Judge::Peer {
-        println!("   the end of {}:", path.display());
-        let lines: Vec<_> = text.lines().collect();
-        for line in lines.get(lines.len().saturating_sub(60)..).unwrap_or_default() {
-            println!("   | {line}");
+    if judge != Judge::Peer {
+        counts.failed = counts.failed.max(u32::try_from(found.len()).unwrap_or(u32::MAX));
+    }
+    failed.append(&mut found);
+    let took = started.elapsed().as_secs_f64();
+    match judge {
+        Judge::Peer => {
+            println!("   {} passed, {} differ, {} skipped in {took:.1} s", counts.passed, counts.failed, counts.skipped)
         }
+        Judge::Libtest | Judge::Closing => println!("   {counts} in {took:.1} s"),
     }
     Ok(counts)
 }
 
-fn worth_showing(line: &str, judge: Judge) -> bool {
-    match judge {
+/// What of a line is shown while the suite runs. A peer's failure is worded so that nobody takes it for one of ours.
+fn shown(line: &str, judge: Judge) -> Option<String> {
+    let line = line.trim();
+    let worth = match judge {
         Judge::Libtest => {
-            let line = line.trim_start();
             ["Running ", "Doc-tests ", "test result:", "SKIP: ", "error:", "error["]
                 .iter()
                 .any(|start| line.starts_with(start))
                 || (line.starts_with("test ") && line.ends_with("FAILED"))
         }
         Judge::Closing => line.starts_with("not ok") || line.contains("# SKIP") || line.starts_with("SKIP: "),
-        Judge::Peer => line.starts_with("not ok") && !line.contains("# TODO"),
-    }
+        Judge::Peer => return failures::tap_case(line).map(|case| format!("peer differs: {case}")),
+    };
+    worth.then(|| line.to_owned())
 }
 
 /// Sums the `test result:` lines. A test that skips itself passes for libtest; here it counts as skipped.
@@ -294,6 +306,23 @@ mod tests {
             test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0.10s\n";
         assert_eq!(libtest_counts(text), Counts { passed: 7, failed: 3, skipped: 2 });
         assert_eq!(libtest_counts(""), Counts::default());
+    }
+
+    #[test]
+    fn a_line_is_shown_by_what_it_says_of_whom() {
+        for (line, judge, want) in [
+            ("test a ... FAILED", Judge::Libtest, Some("test a ... FAILED")),
+            ("test a ... ok", Judge::Libtest, None),
+            ("     Running tests/a.rs (deps/a-0)", Judge::Libtest, Some("Running tests/a.rs (deps/a-0)")),
+            ("not ok 3 - a/b", Judge::Closing, Some("not ok 3 - a/b")),
+            ("ok 3 - a/b", Judge::Closing, None),
+            ("ok 3 - a/b # SKIP why", Judge::Closing, Some("ok 3 - a/b # SKIP why")),
+            ("not ok 3 - a/b", Judge::Peer, Some("peer differs: a/b")),
+            ("not ok 3 - a/b # TODO known", Judge::Peer, None),
+            ("ok 3 - a/b # SKIP why", Judge::Peer, None),
+        ] {
+            assert_eq!(shown(line, judge).as_deref(), want, "{line}");
+        }
     }
 
     #[test]

@@ -8,8 +8,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use orlop_images::layout::{Layout, Packing};
 use orlop_images::recipes;
 use orlop_images::tar::Tar;
@@ -18,6 +16,7 @@ use super::Options;
 use super::daemons::{Containerd, Server, answers, serve, timed};
 use super::report::Unit::{Gigabytes, Mebibytes, Milliseconds};
 use super::report::{self, Figures, Found, Peers, Versions, Work};
+use super::scratch::Scratch;
 use crate::build;
 
 /// Samples of each figure at the most: some take many seconds.
@@ -70,16 +69,11 @@ pub(super) fn run(options: &Options) -> Result<()> {
         let built = build::release(&["orlop-bundle"])?;
         Some(build::program(&built, "orlop-bundle")?.to_owned())
     };
-    // Mounts end with this process.
-    unshare(CloneFlags::CLONE_NEWNS).context("unshare")?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).context("/")?;
-    let dir = build::scratch()?.join(format!("images-{}", std::process::id()));
-    fs::create_dir_all(&dir)?;
-    let found = Bench { dir: dir.clone(), ours, rounds: options.runs.min(ROUNDS) }.all();
-    let _ = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&dir).status();
-    let found = found?;
-
-    report::publish(options, "Image tools side by side", &WORKS, &versions(), &found)
+    let scratch = Scratch::new(options.scratch)?;
+    eprintln!("on {}", scratch.about());
+    let found = Bench { dir: scratch.dir().to_owned(), ours, rounds: options.runs.min(ROUNDS) }.all()?;
+    let versions = [vec![("measured on".to_owned(), scratch.about().to_owned())], versions()].concat();
+    report::publish(options, "Image tools side by side", &WORKS, &versions, &found)
 }
 
 struct Bench {

@@ -4,6 +4,7 @@ mod bundle;
 mod daemons;
 pub(crate) mod images;
 mod report;
+mod scratch;
 pub(crate) mod shim;
 pub(crate) mod stage;
 mod stats;
@@ -46,6 +47,9 @@ pub(crate) struct Options {
     /// Measure orlop-bundle instead of the runtime, five samples at the most.
     #[arg(long, conflicts_with_all = ["view", "peers", "peer_root"])]
     bundle: bool,
+    /// Of --bundle, what the images lie on: an ext4 of its own in memory (where that suffices) or on disk, or a folder.
+    #[arg(long, value_enum, requires = "bundle")]
+    scratch: Option<scratch::Backing>,
     /// Measure containerd-shim-orlop-v2 instead of the runtime, beside containerd's shim and conmon.
     #[arg(long, conflicts_with_all = ["bundle", "peers"])]
     shim: bool,
