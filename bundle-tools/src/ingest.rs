@@ -55,10 +55,10 @@ impl Task {
     }
 }
 
-/// How much is handed from thread to thread at once: what a core's cache holds, and enough for few system calls.
-const CHUNK: usize = 512 << 10;
-/// How many of those there are.
-const CHUNKS: usize = 6;
+/// How much is handed from thread to thread at once: enough for few system calls.
+const CHUNK: usize = 256 << 10;
+/// How many of those there are: together what a core's cache holds.
+const CHUNKS: usize = 4;
 
 /// Descriptors: the blob, a file or a pipe that it comes out of; a pipe for the tar; the table, for appending. Progress of a
 /// plain blob, of which nothing goes into the pipe, is in bytes of it.

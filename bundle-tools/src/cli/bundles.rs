@@ -95,7 +95,7 @@ pub(crate) struct Commit {
     /// How the layer is packed
     #[arg(long, value_enum, default_value = "gzip")]
     pub(crate) compression: Packing,
-    /// How hard: 1 to 9 for gzip, 1 to 19 for zstd; 3 if nothing is said
+    /// How hard: 1 to 9 for gzip, 1 to 19 for zstd; 1 and 3 if nothing is said
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub(crate) level: Option<i32>,
     /// The bundle

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::pipe::PipeFlags;
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
 use super::behind::Behind;
 use super::incoming::{Feed, Incoming};
@@ -341,14 +341,18 @@ pub(super) fn seal_table(scratch: &mut Scratch, diff_id: Digest, tar_size: u64) 
     Ok(info)
 }
 
-/// How much a pipe between the worker and this process holds, in bytes; what an unprivileged process may ask for.
-const PIPE: usize = 1 << 20;
+/// How much a pipe between the worker and this process holds, in bytes. The kernel has a bound of its own, often below.
+const PIPE: usize = 256 << 10;
 
-/// A pipe for what a worker writes: its end for reading, and the one for writing.
+/// A pipe for what a worker writes: its end for reading, and the one for writing. It is made of sockets, whose memory comes
+/// by 32 KiB and not by the page: an import takes 6 % less of the processors.
 pub(super) fn pipe() -> Result<(File, File)> {
-    let (from, to) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(|| "make a pipe")?;
+    let what = || "make a pipe";
+    let (from, to) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).at(what)?;
+    rustix::net::shutdown(&to, Shutdown::Read).at(what)?;
     // It is only slower without.
-    let _ = rustix::pipe::fcntl_setpipe_size(&from, PIPE);
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&to, PIPE);
     Ok((from.into(), to.into()))
 }
 
