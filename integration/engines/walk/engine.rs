@@ -74,15 +74,6 @@ impl Kind {
         }
     }
 
-    /// Arguments for a build whose arguments have changed.
-    pub(super) fn other_arguments(self) -> &'static [&'static str] {
-        match self {
-            Self::Docker(_) => &[],
-            // Podman 4.3 takes `ENV NAME=$ARGUMENT` from its cache, whatever the argument is.
-            Self::Podman => &["--no-cache"],
-        }
-    }
-
     /// Arguments for a commit with a message.
     pub(super) fn commit(self) -> &'static [&'static str] {
         match self {
