@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use orlop_integration::{Ran, kept, long, mmdebstrap, program, skip};
 
 /// How long any command may take before it counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Where cgroups are, here and on a host.
 const CGROUPS: &str = "/sys/fs/cgroup";
