@@ -857,6 +857,7 @@ impl Daemon {
         {
             self.reap_now(container.init.pid, id, "");
         }
+        self.tell_end(id, "");
         let Some(mut container) = self.containers.0.remove(id) else { return Ok(Message::new()) };
         for (_, process) in std::mem::take(&mut container.execs) {
             self.end_streams(process);

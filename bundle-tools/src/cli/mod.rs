@@ -197,7 +197,9 @@ mod tests {
             ("login -u me -p secret registry.example", vec!["username: Some(\"me\")", "password: Some(\"secret\")"]),
             ("login -u me --password-stdin registry.example", vec!["password_stdin: true"]),
             ("save -o f.tar a b", vec!["output: Some(\"f.tar\")", "DockerArchive"]),
+            ("save --all-platforms --format oci-archive a", vec!["all_platforms: true", "OciArchive"]),
             ("load -i f.tar", vec!["input: Some(\"f.tar\")"]),
+            ("load --all-platforms", vec!["all_platforms: true", "input: None"]),
             (
                 "commit -a me -m words web mine:2.0",
                 vec!["author: Some(\"me\")", "bundle: \"web\"", "Some(\"mine:2.0\")"],

@@ -103,6 +103,9 @@ What `docker save`, `podman save` and `orlop-bundle save` write is understood, a
 Example:
   orlop-bundle load -i images.tar")]
 pub(crate) struct Load {
+    /// The images of all other platforms too, as they are, as `pull --all-platforms` does
+    #[arg(long, visible_alias = "all")]
+    pub(crate) all_platforms: bool,
     /// The archive or folder; else standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<String>,
@@ -146,9 +149,13 @@ pub(crate) enum Archive {
 /// `save IMAGE...`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  orlop-bundle save -o images.tar mine:1.0 mine:2.0")]
+Examples:
+  orlop-bundle save -o images.tar mine:1.0 mine:2.0
+  orlop-bundle save -o all.tar --format oci-archive --all-platforms registry.example/app:1.2")]
 pub(crate) struct Save {
+    /// The whole index that each image was chosen from, as `pull --all-platforms` has fetched it; not as a docker-archive
+    #[arg(long, visible_alias = "all")]
+    pub(crate) all_platforms: bool,
     /// The archive; else standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -302,7 +309,8 @@ pub(crate) fn load(args: &Load, global: &Global, store: &Store, screen: &mut Scr
         _ if std::fs::metadata(&path).is_ok_and(|found| found.is_dir()) => Location::Layout(path, None),
         _ => Location::DockerArchive(path, None),
     };
-    let (access, options) = (Access::default(), Options::default());
+    let access = Access::default();
+    let options = Options { all_platforms: args.all_platforms, ..Options::default() };
     let watch = watch(global, Direction::In);
     let pulled = match pull::pull(store, &access, &location, &options, &*watch) {
         // No manifest.json in it: then it can still be a layout.
@@ -392,14 +400,18 @@ pub(crate) fn save(args: &Save, global: &Global, store: &Store, screen: &mut Scr
     if args.output.is_none() && io::stdout().is_terminal() {
         return Err(Error::invalid("standard output is a terminal; use -o"));
     }
+    if args.all_platforms && args.format == Archive::DockerArchive {
+        return Err(Error::unsupported("a docker-archive has one platform; --format oci-archive has all"));
+    }
     let found = args.images.iter().map(|what| store.find(what)).collect::<Result<Vec<_>>>()?;
     let mut images: Vec<Saved<'_>> = Vec::new();
     for (image, what) in found.iter().zip(&args.images) {
-        let names = names(image, what);
+        let whole = index(image, what).filter(|_| args.all_platforms).cloned();
+        let next = Saved { image, names: names(image, what), whole };
         // Several names of one image are one image with several names.
-        match images.iter_mut().find(|saved| saved.image.descriptor.digest == image.descriptor.digest) {
-            Some(saved) => saved.names.extend(names),
-            None => images.push(Saved { image, names, whole: None }),
+        match images.iter_mut().find(|saved| saved.root().digest == next.root().digest) {
+            Some(saved) => saved.names.extend(next.names),
+            None => images.push(next),
         }
     }
     let at = |path: PathBuf| match args.format {

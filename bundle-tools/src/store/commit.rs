@@ -40,9 +40,9 @@ impl Store {
         let worker =
             self.start_commit(below, root, changes, options, Output::Layer, &[to.as_fd(), to_table.as_fd()])?;
         drop((to, to_table));
-        let target = Target { compression, level, to: &blob.file };
-        let mut behind = Behind::new(&tar.file, 0)?;
-        let sealed = commit::seal(from, &mut behind, target).and_then(|sealed| behind.finish().map(|()| sealed));
+        let (mut to_tar, mut to_blob) = (Behind::new(&tar.file, 0)?, Behind::new(&blob.file, 0)?);
+        let sealed = commit::seal(from, &mut to_tar, Target { compression, level, to: &mut to_blob });
+        let sealed = sealed.and_then(|sealed| to_tar.finish().and_then(|()| to_blob.finish()).map(|()| sealed));
         // If the worker has failed, that is why the tar ends early; if not, it has to be gone before what it wrote is read.
         let summary: Summary = match &sealed {
             Ok(_) => worker.wait()?,

@@ -37,6 +37,13 @@ pub struct Saved<'a> {
     pub whole: Option<Descriptor>,
 }
 
+impl Saved<'_> {
+    /// What is written: the index, or the one manifest.
+    pub fn root(&self) -> &Descriptor {
+        self.whole.as_ref().unwrap_or(&self.image.descriptor)
+    }
+}
+
 /// Writes `images` to `location`. A layout that is there gets them in addition, and a tag that it has goes to the new
 /// image; archives and `dir:` are made anew.
 pub fn save(store: &Store, images: &[Saved<'_>], location: &Location, progress: &dyn Progress) -> Result<()> {
@@ -83,8 +90,8 @@ fn tagged(images: &[Saved<'_>], tag: Option<&str>) -> Result<Vec<Descriptor>> {
         return Err(Error::invalid(format!("one tag for {} images", images.len())));
     }
     let mut entries = Vec::new();
-    for Saved { image, names, whole } in images {
-        let plain = whole.as_ref().unwrap_or(&image.descriptor);
+    for saved in images {
+        let (plain, names) = (saved.root(), &saved.names);
         let entry = |annotations: BTreeMap<String, String>| Descriptor {
             annotations,
             ..Descriptor::new(&plain.media_type, plain.digest, plain.size)

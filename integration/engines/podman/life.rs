@@ -1,8 +1,5 @@
 //! A container's life: states, statuses, processes beside the first, terminals, streams, and who notices its end.
 
-use std::thread::sleep;
-use std::time::Duration;
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -112,9 +109,11 @@ pub(super) fn terminals(podman: Podman) {
     user.type_in("stty size\n");
     user.expect("30 100");
     user.resize(44, 88);
-    sleep(Duration::from_millis(300));
-    user.type_in("stty size\n");
-    user.expect("44 88");
+    until("the new size", || {
+        user.type_in("stty size\n");
+        user.expect("stty size\r\n");
+        (user.expect("/ # ").trim_end() == "44 88").then_some(())
+    });
     user.type_in("exit 5\n");
     assert_eq!(user.wait(), 5);
 
@@ -126,15 +125,12 @@ pub(super) fn terminals(podman: Podman) {
     user.type_in("exit 6\n");
     assert_eq!(user.wait(), 6);
 
-    let mut user = engine.terminal(&["attach", "window"]);
-    sleep(Duration::from_millis(300));
+    // Of several keys, Podman has to read each by itself.
+    let mut user = engine.terminal(&["attach", "--detach-keys", "ctrl-q", "window"]);
     user.type_in("echo $((6 * 7))\n");
     user.expect("\n42\r\n");
-    // One key after the other, as a person does.
-    user.type_in("\x10");
-    sleep(Duration::from_millis(100));
     user.type_in("\x11");
-    user.wait();
+    assert_eq!(user.wait(), 0);
     assert_eq!(engine.status("window"), "running");
     podman.remove("window");
 }
@@ -178,10 +174,14 @@ pub(super) fn signals(podman: Podman) {
     until("its first words", || podman.run(&["logs", "hears"]).out.contains("up").then_some(()));
     podman.must(&["kill", "--signal", "USR1", "hears"]);
     until("its answer", || podman.must(&["logs", "hears"]).contains("user").then_some(()));
-    let is_client = |what: &str| what.starts_with("podman run --name hears");
-    for (pid, _) in podman.host.processes().into_iter().filter(|(_, what)| is_client(what)) {
-        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
-    }
+    let processes = podman.host.processes();
+    let (client, _) = processes.iter().find(|(_, what)| what.starts_with("podman run --name hears")).unwrap();
+    // It has begun to pass signals on when one of them arrives.
+    until("a signal through it", || {
+        kill(Pid::from_raw(*client), Signal::SIGUSR1).unwrap();
+        (podman.must(&["logs", "hears"]).matches("user").count() > 1).then_some(())
+    });
+    kill(Pid::from_raw(*client), Signal::SIGTERM).unwrap();
     assert_eq!(ran.wait().unwrap().code(), Some(9));
     podman.must(&["rm", "hears"]);
 

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use orlop_integration::{debian, kept};
+use orlop_integration::{kept, mmdebstrap};
 use serde_json::{Value, json};
 
 use super::engine::Engine;
@@ -29,9 +29,9 @@ pub(crate) struct Base {
 impl Base {
     /// What is needed, made where it is not there yet; `None`, said, where it can't be had.
     pub(crate) fn new(topic: &str) -> Option<Self> {
-        // node-gyp would bring a compiler anyway; the multi-stage build uses it.
-        let node = debian("debian-node", &["nodejs", "npm", "gcc", "libc6-dev"], topic)?;
-        let python = debian("debian-pip", &["python3", "python3-pip"], topic)?;
+        // The compiler is for the build in two stages, which has this image by another name.
+        let node = image("image-node", &["nodejs", "gcc", "libc6-dev"], &[&copied(&npm_itself(topic)?)], topic)?;
+        let python = image("image-python", &["python3", "python3-pip"], &[], topic)?;
         Some(Self { node, python, packages: packages(topic)? })
     }
 
@@ -87,6 +87,31 @@ pub(crate) fn busybox(engine: &Engine) {
         tar -C busybox -cf busybox.tar .";
     engine.host.must(&["sh", "-ec", script]);
     engine.must(&["import", "--change", "ENV PATH=/bin", "--change", "CMD [\"sh\"]", "/srv/busybox.tar", "busybox:1"]);
+}
+
+/// A tar of a minimal Debian 12 with some packages but nothing to be read, as images of it are made.
+fn image(name: &str, packages: &[&str], more: &[&str], topic: &str) -> Option<PathBuf> {
+    const UNREAD: [&str; 3] = [
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+    ];
+    let include = format!("--include={}", packages.join(","));
+    let arguments = [&["--variant=minbase", &include], &UNREAD[..], more, &["bookworm"]].concat();
+    kept(&format!("{name}.tar"), topic, |tar| mmdebstrap(&arguments, tar))
+}
+
+/// npm as it installs itself. That of Debian has ten times the files, each a package's.
+fn npm_itself(topic: &str) -> Option<PathBuf> {
+    kept("npm-9", topic, |prefix| {
+        tried(Command::new("npm").args(["install", "--silent", "--global", "npm@9", "--prefix"]).arg(prefix))
+    })
+}
+
+/// What makes mmdebstrap copy what was installed below a prefix.
+fn copied(prefix: &Path) -> String {
+    let prefix = prefix.display();
+    format!("--customize-hook=copy-in '{prefix}/bin' '{prefix}/lib' /usr/local")
 }
 
 /// A folder that a web server makes a registry of npm's and one of PyPI's.

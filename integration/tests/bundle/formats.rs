@@ -7,6 +7,7 @@ use orlop_images::recipes;
 use orlop_images::tree::{Rules, Times, Tree};
 
 use crate::oracle;
+use crate::registry::two_platforms;
 use crate::tool::{Backend, Tool, have};
 
 fn make(tool: &Tool, packing: Packing) -> (Layout, Image) {
@@ -117,6 +118,35 @@ fn a_saved_image_is_loaded_as_the_same_image() {
     assert_eq!(second.images(), tool.images()[..1]);
     same("the loaded image", &want, &second.tree("saved:1", Backend::Mount));
     second.assert_sound();
+}
+
+#[test]
+fn an_index_is_saved_and_loaded_whole() {
+    let Some(tool) = Tool::new("saved-index") else { return };
+    let mut layout = Layout::new(tool.dir.join("layout"));
+    let digest = two_platforms(&mut layout);
+    let only = &["pull", "--platform", "linux/amd64", "--name", "saved:1", &layout.name("all")];
+    tool.must(only);
+    let file = tool.path("saved.tar");
+    let save = ["save", "-o", &file, "--format", "oci-archive", "--all-platforms", "saved:1"];
+    // Nothing is made of what is here in part, nor in a form that has one platform.
+    assert!(tool.refused(&save).contains("linux/arm64"));
+    tool.must(&[only, &["--all-platforms"][..]].concat());
+    assert!(tool.refused(&["save", "-o", &file, "--all-platforms", "saved:1"]).contains("oci-archive"));
+    assert!(!tool.dir.join("saved.tar").exists());
+
+    // Two names of one index are one index.
+    tool.must(&["tag", "saved:1", "saved:2"]);
+    tool.must(&[&save[..], &["saved:2"]].concat());
+    let second = tool.with_store("second");
+    assert_eq!(second.must(&["load", "--all-platforms", "-i", &file]).matches("Loaded image: saved:").count(), 2);
+    let again = Layout::new(tool.dir.join("again"));
+    assert!(second.must(&["push", "--all-platforms", "saved:2", &again.name("t")]).contains(&digest));
+    second.assert_sound();
+    // Who asks for no more gets the one of this machine, which is no whole index.
+    let third = tool.with_store("third");
+    third.must(&["load", "-i", &file]);
+    assert!(third.refused(&["push", "--all-platforms", "saved:2", &again.name("u")]).contains("--all-platforms"));
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn only_layers_that_are_missing_move() {
 }
 
 /// An index of images for two architectures, with words about one of them, as BuildKit makes it. Its digest.
-fn two_platforms(layout: &mut Layout) -> String {
+pub(crate) fn two_platforms(layout: &mut Layout) -> String {
     let platforms = ["amd64", "arm64"].map(|architecture| {
         let layer = layout.layer(Packing::Gzip, |tar| {
             tar.file("architecture", architecture);
