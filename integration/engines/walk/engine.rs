@@ -228,13 +228,17 @@ impl Engine<'_> {
         self.must(&["image", "inspect", "--format", "{{.Id}}", name])
     }
 
-    /// What a port of the host answers; `None` if nothing listens there, or who listens ends without a word.
+    /// What a port of the host answers, for which it has time; `None` if who listens ends without a word.
     pub(crate) fn get(&self, port: u16, path: &str) -> Option<String> {
         self.get_within(20, port, path)
     }
 
-    /// The same for a port that may be silent.
-    pub(crate) fn get_within(&self, seconds: u32, port: u16, path: &str) -> Option<String> {
+    /// Whether nothing is heard of a port for two seconds, or nobody listens there.
+    pub(crate) fn is_silent(&self, port: u16) -> bool {
+        self.get_within(2, port, "/").is_none()
+    }
+
+    fn get_within(&self, seconds: u32, port: u16, path: &str) -> Option<String> {
         let script = "exec 3<>/dev/tcp/127.0.0.1/$0 && printf 'GET %s HTTP/1.0\\r\\n\\r\\n' $1 >&3 && cat <&3";
         let ran = self.host.run(&["timeout", &seconds.to_string(), "bash", "-c", script, &port.to_string(), path]);
         let (head, body) = ran.out.split_once("\r\n\r\n")?;
