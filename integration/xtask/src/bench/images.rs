@@ -289,9 +289,12 @@ impl Bench {
                 let container = container.as_ref().map_err(|e| anyhow::anyhow!("{e:#}"))?;
                 remove(&out);
                 let oci = format!("oci:{out}:t");
-                // Its own storage is not packed, a layout is.
-                let to = if compression == "gzip" { oci.as_str() } else { "localhost/new:1" };
-                timed(buildah.command().args(["commit", "-q", "--format", "oci", container, to]))
+                // Nothing is packed in its own storage; nor in a layout, unless it is told to.
+                let how = match compression {
+                    "gzip" => ["--disable-compression=false", container, oci.as_str()],
+                    _ => ["--disable-compression=true", container, "localhost/new:1"],
+                };
+                timed(buildah.command().args(["commit", "-q", "--format", "oci"]).args(how))
             };
             let figures = turns(self.rounds, title, &mut [("orlop", &mut orlop), ("buildah", &mut peer)]);
             found.insert(title.to_owned(), figures);
