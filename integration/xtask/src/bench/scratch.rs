@@ -53,13 +53,16 @@ impl Scratch {
         for backing in order(wanted, available(&info).unwrap_or(0)) {
             match scratch.settle_on(backing) {
                 Ok(()) => {
-                    scratch.about = [about(backing)].into_iter().chain(refused).collect::<Vec<_>>().join("; ");
+                    scratch.about = about(backing, &refused);
                     scratch.take_temporary_files()?;
                     return Ok(scratch);
                 }
                 Err(why) => {
                     scratch.unmount();
-                    refused.push(format!("{why:#}"));
+                    let why = format!("{why:#}");
+                    if !refused.contains(&why) {
+                        refused.push(why);
+                    }
                 }
             }
         }
@@ -151,12 +154,14 @@ fn order(wanted: Option<Backing>, available: u64) -> Vec<Backing> {
     }
 }
 
-fn about(backing: Backing) -> String {
-    match backing {
+/// What is measured on, and why on nothing better.
+fn about(backing: Backing, refused: &[String]) -> String {
+    let backing = match backing {
         Backing::Memory => format!("an ext4 of {SIZE} GiB of its own, in memory"),
         Backing::Disk => format!("an ext4 of {SIZE} GiB of its own, in a file on disk"),
         Backing::Folder => "a folder".to_owned(),
-    }
+    };
+    if refused.is_empty() { backing } else { format!("{backing}, since: {}", refused.join("; ")) }
 }
 
 /// Bytes of the line `MemAvailable:  1234 kB` of /proc/meminfo.
@@ -181,6 +186,13 @@ mod tests {
         for (wanted, available, want) in cases {
             assert_eq!(order(wanted, available), want);
         }
+    }
+
+    #[test]
+    fn what_was_refused_is_told() {
+        let refused = ["no loop device", "no memory"].map(str::to_owned);
+        assert_eq!(about(Backing::Folder, &refused), "a folder, since: no loop device; no memory");
+        assert_eq!(about(Backing::Memory, &[]), "an ext4 of 12 GiB of its own, in memory");
     }
 
     #[test]
