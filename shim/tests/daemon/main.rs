@@ -104,7 +104,7 @@ impl Place {
 
     /// One with a container that sleeps, and a client. `prepare` comes before the shim.
     fn sleeping(prepare: impl FnOnce(&Self)) -> (Self, Client) {
-        let mut place = Self::new(&["sleep", "1000"]);
+        let mut place = Self::new(&["sleep", "1000000"]);
         prepare(&place);
         let mut client = place.start();
         client.call("Create", &place.create()).unwrap();
