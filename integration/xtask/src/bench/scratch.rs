@@ -1,7 +1,6 @@
 //! Where images are made, unpacked and stored while they are measured: a file system of its own, the same for all tools, so
 //! that neither the journal of the machine's disk nor what else is written there decides.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -132,17 +131,21 @@ impl Drop for Scratch {
 
 /// An ext4 as mke2fs makes it, in a sparse file, mounted by a loop device.
 fn mount_image(file: &Path, dir: &Path) -> Result<()> {
-    for program in ["mke2fs", "mount"] {
+    for program in ["mke2fs", "losetup", "mount"] {
         ensure!(build::find(program).is_some(), "{program} is not installed");
     }
-    let argument = |path: &Path| path.as_os_str().to_owned();
-    let tool = |name: &str, args: &[OsString]| {
-        timed(Command::new(build::find(name).unwrap_or_else(|| name.into())).args(args)).map(drop)
-    };
-    tool("mke2fs", &["-q".into(), "-t".into(), "ext4".into(), argument(file), format!("{SIZE}G").into()])?;
-    // mount(8) makes a loop device that ends with the mount. Without noinit_itable, a thread of the kernel would write
-    // inode tables while others are measured.
-    tool("mount", &["-o".into(), "loop,noinit_itable".into(), argument(file), argument(dir)])
+    let program = |name: &str| Command::new(build::find(name).unwrap_or_else(|| name.into()));
+    timed(program("mke2fs").args(["-q", "-t", "ext4"]).arg(file).arg(format!("{SIZE}G")))?;
+    // Past the page cache, which is the file system's own: else every byte would be copied and kept twice.
+    let attached =
+        program("losetup").args(["--find", "--show", "--direct-io=on"]).arg(file).output().context("losetup")?;
+    let device = String::from_utf8_lossy(&attached.stdout).trim().to_owned();
+    ensure!(attached.status.success(), "losetup: {}", String::from_utf8_lossy(&attached.stderr).trim());
+    // Without noinit_itable, a thread of the kernel would write inode tables while others are measured.
+    let mounted = timed(program("mount").args(["-o", "noinit_itable", &device]).arg(dir));
+    // Detached now, or with the mount.
+    timed(program("losetup").args(["--detach", &device]))?;
+    mounted.map(drop)
 }
 
 /// What to try, best first. What is asked for is not replaced.
