@@ -147,10 +147,12 @@ fn unread(fd: &OwnedFd) -> u64 {
     ioctl_fionread(fd).unwrap_or_default()
 }
 
-/// The reading end of a FIFO by its writing end, which keeps nobody from finding the end of it.
-fn reading_end(sink: &OwnedFd) -> Option<OwnedFd> {
+/// The reading end of a FIFO in which something is left, by its writing end: to see that, and it keeps nobody from finding
+/// the end of it.
+fn left_in(sink: &OwnedFd) -> Option<OwnedFd> {
     let path = format!("/proc/self/fd/{}", sink.as_raw_fd());
-    openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()
+    let fifo = openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    (unread(&fifo) > 0).then_some(fifo)
 }
 
 /// A place in the table.
@@ -209,7 +211,7 @@ impl Streams {
         if copy.way != Way::Out {
             *place = Place::Ended(None);
         } else if has_reader(copy.sink.as_fd()) {
-            *place = Place::Ended(reading_end(&copy.sink).filter(|fifo| unread(fifo) > 0));
+            *place = Place::Ended(left_in(&copy.sink));
         } else {
             self.pause = LOOK.0;
             self.look = Some(Instant::now() + self.pause);
@@ -230,7 +232,7 @@ impl Streams {
         for place in &mut self.places {
             match place {
                 Place::Open(copy) if copy.waits == Waits::Reader && has_reader(copy.sink.as_fd()) => {
-                    *place = Place::Ended(reading_end(&copy.sink));
+                    *place = Place::Ended(left_in(&copy.sink));
                 }
                 Place::Open(copy) => waiting |= copy.waits == Waits::Reader,
                 Place::Free | Place::Ended(_) => {}

@@ -375,7 +375,7 @@ impl Daemon {
                 continue;
             }
             let drain = self.drains.swap_remove(at);
-            // What was said is on its way, and who deletes knows of the end.
+            // What was said is on its way, and who deletes knows of the end. Init's may have waited for that of an exec.
             self.tell_end(&drain.id, &drain.exec);
             self.settle(&drain.id, "");
             let reply = if drain.exec.is_empty() {
@@ -857,6 +857,7 @@ impl Daemon {
         {
             self.reap_now(container.init.pid, id, "");
         }
+        // There is no later.
         self.tell_end(id, "");
         let Some(mut container) = self.containers.0.remove(id) else { return Ok(Message::new()) };
         for (_, process) in std::mem::take(&mut container.execs) {

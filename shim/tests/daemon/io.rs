@@ -221,33 +221,42 @@ fn nothing_is_lost_when_a_process_ends_before_its_output_is_read() {
     }
 }
 
-// containerd's client closes its FIFOs as soon as it hears of the end.
+// containerd's client closes its FIFOs as soon as it hears of the end. A reader that is kept from reading for too long is not
+// waited for, which on a busy machine may happen, but not each time.
 #[test]
 fn an_end_is_told_when_a_reader_has_all_that_was_said_before_it() {
     if skipped() {
         return;
     }
-    let mut place = Place::new(&["head", "-c", "300000", "/dev/zero"]);
+    // As much as both pipes hold: it has ended long before that is read.
+    let mut place = Place::new(&["head", "-c", "100000", "/dev/zero"]);
     place.listen();
     let mut client = place.start();
-    client.call("Create", &place.create()).unwrap();
-    let mut fifo = fs::File::open(place.path("out")).unwrap();
-    let seen = fifo.try_clone().unwrap();
-    client.process("Start", "").unwrap();
-    // Slower than whoever writes.
-    let reader = thread::spawn(move || {
-        let (mut buffer, mut got) = ([0; 4096], 0);
-        while let Ok(n @ 1..) = fifo.read(&mut buffer) {
-            got += n;
-            thread::sleep(Duration::from_millis(2));
+    let mut unread = Vec::new();
+    for round in 1..=5 {
+        client.call("Create", &place.create()).unwrap();
+        let mut fifo = fs::File::open(place.path("out")).unwrap();
+        let seen = fifo.try_clone().unwrap();
+        client.process("Start", "").unwrap();
+        let reader = thread::spawn(move || {
+            let (mut buffer, mut got) = ([0; 4096], 0);
+            while let Ok(n @ 1..) = fifo.read(&mut buffer) {
+                got += n;
+                thread::sleep(Duration::from_millis(2));
+            }
+            got
+        });
+        assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
+        let left = ioctl_fionread(&seen).unwrap();
+        assert_eq!(place.events(4 * round - 1).last().unwrap(), "/tasks/exit");
+        assert_eq!(reader.join().unwrap(), 100_000);
+        client.process("Delete", "").unwrap();
+        if left == 0 {
+            return;
         }
-        got
-    });
-    assert_eq!(number(&client.process("Wait", "").unwrap(), 1), 0);
-    assert_eq!(ioctl_fionread(&seen).unwrap(), 0, "bytes that were not read when the end was told");
-    assert_eq!(place.events(3).last().unwrap(), "/tasks/exit");
-    assert_eq!(reader.join().unwrap(), 300_000);
-    client.process("Delete", "").unwrap();
+        unread.push(left);
+    }
+    panic!("bytes that were not read when the end was told: {unread:?}");
 }
 
 #[test]
