@@ -186,10 +186,7 @@ fn a_frozen_container_stands_still_and_can_be_killed() {
     cgroup.thaw().unwrap();
     assert!(!cgroup.is_frozen().unwrap());
     cgroup.freeze().unwrap();
-    let start = Instant::now();
     finish(&cgroup, &mut child);
-    let took = start.elapsed();
-    assert!(took < Duration::from_millis(500), "killing a frozen container took {took:?}");
 }
 
 #[test]

@@ -97,6 +97,14 @@ impl Drop for Group {
     }
 }
 
+/// Sees that something takes less than half a second. On a machine that is busy it may be late, but not each time.
+#[track_caller]
+fn assert_done_soon(kind: &str, attempt: impl FnMut() -> Duration) {
+    let times: Vec<_> = std::iter::repeat_with(attempt).take(5).collect();
+    eprintln!("{kind}: {times:?}");
+    assert!(times.iter().any(|time| *time < Duration::from_millis(500)), "{kind}: {times:?}");
+}
+
 fn shared_pid_namespace(record: &mut Record) {
     record.namespaces = vec![Namespace { kind: "pid".into(), path: Some("/proc/1/ns/pid".into()) }];
 }
@@ -104,15 +112,17 @@ fn shared_pid_namespace(record: &mut Record) {
 #[test]
 fn delete_force_of_a_running_container_leaves_nothing_and_is_quick() {
     for (kind, group) in Group::each() {
-        let (root, child, other) = (Root::new(), Sleeper::new(), Sleeper::new());
-        let c = group.container(&root, &child, |_| ());
-        group.take(&other);
-        let start = Instant::now();
-        assert_eq!(delete(&root.store(), &c, Force::Yes).unwrap(), [""; 0]);
-        let took = start.elapsed();
-        assert!(!child.lives() && !other.lives() && !group.exists() && root.is_empty(), "{kind}");
-        assert!(took < Duration::from_millis(500), "{kind}: {took:?}");
-        eprintln!("{kind}: {took:?}");
+        assert_done_soon(kind, || {
+            let (root, child, other) = (Root::new(), Sleeper::new(), Sleeper::new());
+            let c = group.container(&root, &child, |_| ());
+            group.take(&other);
+            let start = Instant::now();
+            assert_eq!(delete(&root.store(), &c, Force::Yes).unwrap(), [""; 0]);
+            let took = start.elapsed();
+            assert!(!child.lives() && !other.lives() && !group.exists() && root.is_empty(), "{kind}");
+            group.make();
+            took
+        });
     }
 }
 
@@ -229,14 +239,17 @@ fn a_paused_container_is_seen_killed_and_deleted() {
         delete(&root.store(), &c, Force::No).unwrap();
         assert!(!group.exists() && root.is_empty(), "{kind}");
 
-        group.make();
-        let child = Sleeper::new();
-        let c = group.container(&root, &child, |_| ());
-        group.open().freeze().unwrap();
-        let start = Instant::now();
-        delete(&root.store(), &c, Force::Yes).unwrap();
-        assert!(start.elapsed() < Duration::from_millis(500), "{kind}: {:?}", start.elapsed());
-        assert!(!child.lives() && !group.exists() && root.is_empty(), "{kind}");
+        assert_done_soon(kind, || {
+            group.make();
+            let child = Sleeper::new();
+            let c = group.container(&root, &child, |_| ());
+            group.open().freeze().unwrap();
+            let start = Instant::now();
+            delete(&root.store(), &c, Force::Yes).unwrap();
+            let took = start.elapsed();
+            assert!(!child.lives() && !group.exists() && root.is_empty(), "{kind}");
+            took
+        });
     }
 }
 

@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Root, Sleeper, id, intent, record, text, wait};
@@ -520,17 +520,18 @@ fn an_operation_waits_for_the_one_before_it() {
     let c = root.container("c", |_| ());
     let store = root.store();
     let held = Container::open_locked(&store, &c).unwrap();
+    let released = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
-            let start = Instant::now();
             delete(&root.store(), &c, Force::No).unwrap();
-            start.elapsed()
+            released.load(Ordering::Relaxed)
         });
         std::thread::sleep(Duration::from_millis(150));
         // Looking needs no lock.
         assert!(state(&store, &c).unwrap().contains("stopped"));
+        released.store(true, Ordering::Relaxed);
         drop(held);
-        assert!(waiter.join().unwrap() >= Duration::from_millis(100));
+        assert!(waiter.join().unwrap(), "deleted while another held it");
     });
     assert!(root.is_empty());
 }
@@ -543,9 +544,8 @@ fn a_lock_ends_with_its_holder_although_a_child_has_inherited_it() {
     claim.record(&record("c")).unwrap();
     let inherited = claim.dir().try_clone_to_owned().unwrap();
     claim.keep();
-    let start = Instant::now();
+    // Else it would be refused as busy.
     delete(&store, &c, Force::No).unwrap();
-    assert!(start.elapsed() < Duration::from_secs(1));
     drop(inherited);
 }
 
