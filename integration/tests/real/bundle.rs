@@ -150,7 +150,7 @@ pub(crate) fn program() -> PathBuf {
 /// Waits until `what` is there; fails the test after ten seconds.
 #[track_caller]
 pub(crate) fn until<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + Duration::from_secs(10);
+    let give_up = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(it) = what() {
             return it;

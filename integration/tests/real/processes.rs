@@ -1,6 +1,8 @@
 //! Many processes, and processes that nobody waits for.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -89,17 +91,18 @@ fn signals_are_passed_on_and_exit_statuses_come_back() {
         &["bash", "-c", "trap 'exit 42' TERM; echo up; while :; do sleep 0.1; done"],
         |_| (),
     );
-    let nap = format!("{}/state", bundle.path(""));
-    let mut child = bundle.command();
-    let mut child = child.args(["run", "--bundle", &bundle.path(""), &bundle.id]).spawn().unwrap();
-    until("running", || (bundle.orlop(&["state", &bundle.id]).out.contains("\"running\"")).then_some(()));
-    std::thread::sleep(Duration::from_millis(300));
+    let mut command = bundle.command();
+    command.args(["run", "--bundle", &bundle.path(""), &bundle.id]).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut up = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut up).unwrap();
+    assert_eq!(up, "up\n");
     // timeout passes it on, too.
     let pid = orlop_sys::rustix::process::Pid::from_child(&child);
     orlop_sys::rustix::process::kill_process(pid, orlop_sys::rustix::process::Signal::TERM).unwrap();
     let status = child.wait().unwrap();
     // timeout --foreground itself says 124 only when the time was up.
-    assert_eq!(status.code(), Some(42), "{nap}");
+    assert_eq!(status.code(), Some(42));
 }
 
 /// The process that joins the container's pid namespace makes another one and then says so. That one may be faster.
@@ -114,7 +117,7 @@ fn exec_does_not_mind_which_of_its_processes_speaks_first() {
         // What carries an fd comes late; what is only a word does not.
         strace.args(["-f", "-o", "/dev/null", "-e", "trace=sendmsg", "-e", "inject=sendmsg:delay_enter=300000"]);
         strace.arg(command.get_program()).args(command.get_args()).args(["exec", &bundle.id, program]);
-        let done = bundle.finish(strace.stdin(std::process::Stdio::null()));
+        let done = bundle.finish(strace.stdin(Stdio::null()));
         assert_eq!(done.code, code, "{done:?}");
         assert_eq!(done.err.contains("executable file not found"), code != 0, "{done:?}");
     }

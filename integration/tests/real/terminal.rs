@@ -1,7 +1,5 @@
 //! Shells in terminals.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::bundle::{Bundle, until};
@@ -22,18 +20,18 @@ fn session(terminal: &mut Terminal) {
     let said = terminal.expect("A42B");
     assert!(said.contains("/dev/pts/0"), "{said}");
 
-    terminal.type_in("sleep 100; echo status=$?\n");
-    terminal.expect("\n");
-    std::thread::sleep(Duration::from_millis(300));
+    // Whoever says so has the terminal already; what is typed is not what is said.
+    let asleep = "sh -c 'echo as''leep; exec sleep 100'";
+    terminal.type_in(&format!("{asleep}; echo status=$?\n"));
+    terminal.expect("asleep");
     terminal.type_in("\x03");
     terminal.expect("^C");
     terminal.type_in("echo status=$?.\n");
     terminal.expect("status=130.");
 
     // Job control needs a controlling terminal.
-    terminal.type_in("sleep 100\n");
-    terminal.expect("\n");
-    std::thread::sleep(Duration::from_millis(300));
+    terminal.type_in(&format!("{asleep}\n"));
+    terminal.expect("asleep");
     terminal.type_in("\x1a");
     terminal.expect("Stopped");
     terminal.type_in("kill %1; fg; echo gone=$?.\n");
@@ -49,8 +47,8 @@ fn a_shell_in_a_terminal_behaves_as_at_home() {
     terminal.type_in("stty size; echo end$?.\n");
     assert!(terminal.expect("end0.").contains("30 100"));
     terminal.resize(50, 120);
-    terminal.type_in("sleep 0.3; stty size; echo end$?.\n");
-    assert!(terminal.expect("end0.").contains("50 120"));
+    terminal.type_in("until stty size | grep '50 120'; do sleep 0.1; done; echo end$?.\n");
+    terminal.expect("end0.");
     terminal.type_in("exit 3\n");
     assert_eq!(terminal.wait(), 3);
     assert_eq!(terminal.mode(), terminal.mode_before);

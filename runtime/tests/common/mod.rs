@@ -124,9 +124,9 @@ pub(crate) fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
     result.unwrap_err().to_string()
 }
 
-/// Waits up to 5 s.
+/// Waits up to 20 s.
 pub(crate) fn wait(done: impl Fn() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(5);
+    let give_up = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < give_up);
         std::thread::sleep(Duration::from_millis(1));
