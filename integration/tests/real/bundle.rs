@@ -147,7 +147,7 @@ pub(crate) fn program() -> PathBuf {
     path
 }
 
-/// Waits until `what` is there; fails the test after ten seconds.
+/// Waits until `what` is there; fails the test after a minute.
 #[track_caller]
 pub(crate) fn until<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
     let give_up = Instant::now() + Duration::from_secs(60);
