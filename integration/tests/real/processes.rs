@@ -97,6 +97,7 @@ fn signals_are_passed_on_and_exit_statuses_come_back() {
     let mut up = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut up).unwrap();
     assert_eq!(up, "up\n");
+    assert_eq!(bundle.state()["status"], "running");
     // timeout passes it on, too.
     let pid = orlop_sys::rustix::process::Pid::from_child(&child);
     orlop_sys::rustix::process::kill_process(pid, orlop_sys::rustix::process::Signal::TERM).unwrap();

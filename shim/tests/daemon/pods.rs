@@ -1,6 +1,7 @@
 //! Pods that are left to the shim: the sandbox service.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -193,15 +194,27 @@ fn a_pods_process_buries_the_dead_and_ends_when_asked_to() {
         return;
     }
     // The grandchild outlives its parent, and its end is nobody's business but the pod's.
-    let mut pod = Pod::new(&["sh", "-c", "(sleep 0.2 &) ; exec sleep 1000"]);
+    let mut pod = Pod::new(&["sh", "-c", "(sleep 1000 &) ; exec sleep 1000"]);
     pod.create().unwrap();
     let pid = number(&pod.call("StartSandbox").unwrap(), 1);
     pod.start_container(pid);
-    let children = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    sleep(Duration::from_millis(600));
+    let orphan = || {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let sleeps = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains("sleep"));
+        let mut children = children.split_whitespace().map(|child| child.parse().unwrap());
+        children.find(sleeps)
+    };
     let patience = Instant::now() + PATIENCE;
-    while !children().is_empty() {
-        assert!(Instant::now() < patience, "not buried: {}", children());
+    let orphan = loop {
+        match orphan() {
+            Some(orphan) => break orphan,
+            None => assert!(Instant::now() < patience, "nobody is left to the pod"),
+        }
+        sleep(Duration::from_millis(2));
+    };
+    kill_process(pid_of(orphan), Signal::KILL).unwrap();
+    while Path::new(&format!("/proc/{orphan}")).exists() {
+        assert!(Instant::now() < patience, "not buried");
         sleep(Duration::from_millis(2));
     }
     kill_process(pid_of(pid as u32), Signal::TERM).unwrap();
